@@ -1,0 +1,1 @@
+"""Hydra's configuration of the trainings, installed as ``esrgan_lit.conf``."""

@@ -1,0 +1,1 @@
+"""ESRGAN (Wang et al. 2018) in PyTorch Lightning and Hydra."""

@@ -1,0 +1,31 @@
+"""The photographs of the quickstart: the colour ones that scikit-image's wheel carries."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+# The two halves of the stereo pair show the same scene and stay on one side.
+SPLITS = {
+    "train": (
+        "astronaut.png",
+        "coffee.png",
+        "hubble_deep_field.jpg",
+        "ihc.png",
+        "motorcycle_left.png",
+        "motorcycle_right.png",
+        "retina.jpg",
+    ),
+    "held_out": ("chelsea.png", "rocket.jpg"),
+}
+
+
+def photographs(split: Literal["train", "held_out"]) -> list[str]:
+    """Paths of the photographs of one side of the split; the held-out ones are never trained on.
+
+    Raises:
+        ValueError: when scikit-image is not installed.
+    """
+    found = find_spec("skimage")
+    if found is None or found.origin is None:
+        raise ValueError("the demo's photographs come with scikit-image: pip install 'esrgan_lit[demo]'")
+    return [str(Path(found.origin).parent / "data" / name) for name in SPLITS[split]]

@@ -1,0 +1,177 @@
+"""Image files: finding them, reading them as RGB, and saying what is wrong with them before time is spent."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+
+log = logging.getLogger(__name__)
+
+
+class Photograph(NamedTuple):
+    """An image file that is known to decode, and its size in pixels as it will be read."""
+
+    path: Path
+    height: int
+    width: int
+
+
+def list_images(sources: Sequence[str | Path], setting: str) -> list[Path]:
+    """Image files of a union of folders (recursive) and files, sorted within each, none twice.
+
+    Args:
+        sources: folders or image files.
+        setting: what the user would change, for the message.
+
+    Raises:
+        ValueError: when a source does not exist or holds no image.
+    """
+    if isinstance(sources, str | Path):
+        sources = [sources]
+    found: dict[Path, Path] = {}
+    for source in map(Path, sources):
+        if source.is_file():
+            images = [source]
+        else:
+            images = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        if not images:
+            state = "holds no images" if source.is_dir() else "does not exist"
+            raise ValueError(
+                f"{setting}: {source} {state} (looked in {source.absolute()}). Put the photographs "
+                f"({', '.join(SUFFIXES)}) there, or name your own folders: {setting}=[FOLDER,…]"
+            )
+        found |= {path.resolve(): path for path in images}
+    return list(found.values())
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode a file as uint8 RGB (height, width, 3), turned upright.
+
+    Greyscale is repeated over the channels, palettes are expanded, 16-bit greyscale is reduced to 8 bits and
+    transparency is dropped.
+
+    Raises:
+        OSError: naming the file, when it is no image or is cut short.
+    """
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):
+                levels = np.asarray(image).astype(np.float64) / 257  # 65535 → 255
+                return np.repeat(np.clip(levels.round(), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+            return np.array(image.convert("RGB"))
+    except Exception as error:  # Pillow raises SyntaxError, struct.error, ValueError … for damaged files
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise OSError(f"{path} cannot be read as an image ({error})") from error
+
+
+def save_image(image: np.ndarray, path: Path) -> None:
+    """Write uint8 RGB (height, width, 3) in the format that the suffix names: whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        Image.fromarray(image).save(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def survey(
+    paths: Sequence[Path], least: int, small: Literal["skip", "refuse"], unreadable: Literal["skip", "refuse"]
+) -> list[Photograph]:
+    """Decode every file once, in parallel and with a progress bar, and sort out those that cannot be used.
+
+    A file that was found whole is not decoded again while its size and time of change stay the same: the verdicts are
+    remembered in the user's cache folder.
+
+    Args:
+        paths: image files.
+        least: smallest width and height that can be used, in pixels.
+        small: what to do with smaller images: leave them out with a warning, or refuse to go on.
+        unreadable: the same for files that cannot be decoded.
+
+    Raises:
+        ValueError: naming and counting the files refused, or when none is left.
+    """
+    for name, choice in (("small_images", small), ("unreadable_images", unreadable)):
+        if choice not in ("skip", "refuse"):
+            raise ValueError(f"{name} {choice!r} is not known; use skip or refuse")
+    photographs, broken = _verdicts(paths)
+    large = [photo for photo in photographs if min(photo.height, photo.width) >= least]
+    too_small = [photo for photo in photographs if min(photo.height, photo.width) < least]
+    _report(broken, "cannot be decoded whole", unreadable, "unreadable_images", "replace or remove them")
+    _report(
+        [f"{photo.path} ({photo.width}×{photo.height})" for photo in too_small],
+        f"smaller than {least}×{least}",
+        small,
+        "small_images",
+        "use a smaller crop or remove them",
+    )
+    if not large:
+        raise ValueError(f"none of the {len(paths)} images can be used; give some that decode, of {least} px or more")
+    return large
+
+
+def _report(names: list[str], fault: str, choice: str, setting: str, remedy: str, most: int = 10) -> None:
+    if not names:
+        return
+    listing = "\n  ".join(names[:most] + ([f"… and {len(names) - most} more"] if len(names) > most else []))
+    message = f"{len(names)} image{'s' * (len(names) > 1)} {fault}:\n  {listing}\n"
+    if choice == "refuse":
+        raise ValueError(f"{message}{remedy[0].upper()}{remedy[1:]}, or have them left out with data.{setting}=skip")
+    log.warning("%sleft out (data.%s=skip)", message, setting)
+
+
+def _verdicts(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
+    """Photographs that decode, and a line for each file that does not."""
+    remembered_in = _cache_file(paths)
+    try:
+        remembered: dict[str, list[int]] = json.loads(remembered_in.read_text())
+    except (OSError, ValueError):
+        remembered = {}
+
+    def decode(path: Path) -> tuple[str, list[int]] | str:
+        status = path.stat()
+        key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+        if key in remembered:
+            return key, remembered[key]
+        try:
+            return key, list(read_image(path).shape[:2])
+        except OSError as error:
+            return str(error)
+
+    photographs, broken, verdicts = [], [], {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        bar = tqdm(pool.map(decode, paths), "checking images", len(paths), unit="image", disable=len(paths) < 50)
+        for path, verdict in zip(paths, bar, strict=True):
+            if isinstance(verdict, str):
+                broken.append(verdict)
+            else:
+                key, size = verdict
+                verdicts[key] = size
+                photographs.append(Photograph(path, *size))
+    if verdicts.keys() - remembered.keys():
+        try:
+            remembered_in.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = remembered_in.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(json.dumps(verdicts))
+            os.replace(unfinished, remembered_in)
+        except OSError as error:  # a convenience only: a read-only home or a full disk must not stop a training
+            log.info("the verdicts on the images are not remembered: %s", error)
+    return photographs, broken
+
+
+def _cache_file(paths: Sequence[Path]) -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan_lit" / "surveys"
+    return folder / (hashlib.sha256("\n".join(str(path.resolve()) for path in paths).encode()).hexdigest()[:16] + ".json")

@@ -1,0 +1,263 @@
+"""The generators and the discriminator of ESRGAN (Wang et al. 2018, arXiv:1809.00219).
+
+Images are RGB in [0, 1], (batch, channels, height, width); outputs are not clamped. The parameters' names are the ones
+that other programs already read: BasicSR's for :class:`RRDBNet`, MSRResNet's for :class:`SRResNet`.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
+from torch import Tensor, nn
+
+# The factors of the successive upsampling steps for each supported scale.
+UPSAMPLING_STEPS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+
+
+def scaled_init_(network: nn.Module, gain: float = 0.1) -> None:
+    """Initialise in place: Kaiming-normal (fan-in) convolutions and linear layers times ``gain``, biases 0.
+
+    "Smaller initialization" of deep residual networks, Wang et al. 2018 §3.1; a gain of 0.1 on every convolution of the
+    generator is what the authors' released code used.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+            with torch.no_grad():
+                module.weight *= gain
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class RRDBNet(nn.Module):
+    """Generator of residual-in-residual dense blocks (Wang et al. 2018, Figs. 3 and 4).
+
+    ``RRDBNet()`` is the paper's: 23 blocks, 16,697,987 parameters.
+
+    Args:
+        scale: magnification: 1, 2, 3, 4 or 8.
+        blocks: number of RRDBs in the trunk.
+        width: feature channels between blocks.
+        growth: channels that each convolution of a dense block adds.
+        channels: image channels, in and out.
+        bicubic_skip: add the bicubically enlarged input to the output, so that the network learns the difference. Not
+            the paper's; it makes short trainings useful. Other programs' loaders do not know it.
+
+    Shape: (batch, channels, height, width) → (batch, channels, scale · height, scale · width).
+    """
+
+    def __init__(
+        self,
+        scale: int = 4,
+        blocks: int = 23,
+        width: int = 64,
+        growth: int = 32,
+        channels: int = 3,
+        bicubic_skip: bool = False,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.steps = _upsampling_steps(scale)
+        self.bicubic_skip = bicubic_skip
+        self.architecture: dict[str, Any] = {
+            "name": "RRDBNet",
+            "scale": scale,
+            "blocks": blocks,
+            "width": width,
+            "growth": growth,
+            "channels": channels,
+            "bicubic_skip": bicubic_skip,
+        }
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1)
+        self.conv_first = conv(channels, width)
+        self.body = nn.Sequential(*(ResidualInResidualDenseBlock(width, growth) for _ in range(blocks)))
+        self.conv_body = conv(width, width)
+        for number in range(1, len(self.steps) + 1):
+            self.add_module(f"conv_up{number}", conv(width, width))
+        self.conv_hr = conv(width, width)
+        self.conv_last = conv(width, channels)
+        scaled_init_(self)
+
+    def forward(self, low_res: Tensor) -> Tensor:
+        features = self.conv_first(low_res)
+        features = features + self.conv_body(self.body(features))
+        for number, factor in enumerate(self.steps, start=1):
+            enlarged = F.interpolate(features, scale_factor=factor, mode="nearest")
+            features = _leaky_relu(self.get_submodule(f"conv_up{number}")(enlarged))
+        image = self.conv_last(_leaky_relu(self.conv_hr(features)))
+        return image + _bicubic(low_res, self.scale) if self.bicubic_skip else image
+
+
+class ResidualInResidualDenseBlock(nn.Module):
+    """Three dense blocks and a scaled skip (Wang et al. 2018, Fig. 4 right; β = 0.2)."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.rdb1 = ResidualDenseBlock(width, growth)
+        self.rdb2 = ResidualDenseBlock(width, growth)
+        self.rdb3 = ResidualDenseBlock(width, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.2 * self.rdb3(self.rdb2(self.rdb1(x)))
+
+
+class ResidualDenseBlock(nn.Module):
+    """Five convolutions, each of which sees the outputs of all before it, and a scaled skip (β = 0.2)."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1)
+        self.conv1 = conv(width, growth)
+        self.conv2 = conv(width + growth, growth)
+        self.conv3 = conv(width + 2 * growth, growth)
+        self.conv4 = conv(width + 3 * growth, growth)
+        self.conv5 = conv(width + 4 * growth, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x1 = _leaky_relu(self.conv1(x))
+        x2 = _leaky_relu(self.conv2(torch.cat((x, x1), 1)))
+        x3 = _leaky_relu(self.conv3(torch.cat((x, x1, x2), 1)))
+        x4 = _leaky_relu(self.conv4(torch.cat((x, x1, x2, x3), 1)))
+        x5 = self.conv5(torch.cat((x, x1, x2, x3, x4), 1))
+        return x + 0.2 * x5
+
+
+class SRResNet(nn.Module):
+    """Generator of plain residual blocks, the paper's small setting (§4.1 "16 residual blocks" and the PIRM entry).
+
+    ``SRResNet()`` is what the released code calls MSRResNet: no batch normalisation, the bilinearly enlarged input
+    added to the output, 1,517,571 parameters. ``SRResNet(batch_norm=True)`` has batch normalisation and no such skip:
+    the first column of the ablation (Wang et al. 2018, Fig. 8).
+
+    Args:
+        scale: magnification: 1, 2, 3, 4 or 8.
+        blocks: number of residual blocks.
+        width: feature channels.
+        channels: image channels, in and out.
+        batch_norm: normalise after each convolution of the blocks, and leave the image skip out.
+
+    Shape: (batch, channels, height, width) → (batch, channels, scale · height, scale · width).
+    """
+
+    def __init__(
+        self, scale: int = 4, blocks: int = 16, width: int = 64, channels: int = 3, batch_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.steps = _upsampling_steps(scale)
+        self.batch_norm = batch_norm
+        self.architecture: dict[str, Any] = {
+            "name": "SRResNet",
+            "scale": scale,
+            "blocks": blocks,
+            "width": width,
+            "channels": channels,
+            "batch_norm": batch_norm,
+        }
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1)
+        self.conv_first = conv(channels, width)
+        self.body = nn.Sequential(*(ResidualBlock(width, batch_norm) for _ in range(blocks)))
+        for number, factor in enumerate(self.steps, start=1):
+            self.add_module(f"upconv{number}", conv(width, width * factor**2))
+        self.conv_hr = conv(width, width)
+        self.conv_last = conv(width, channels)
+        scaled_init_(self)
+
+    def forward(self, low_res: Tensor) -> Tensor:
+        features = self.body(F.leaky_relu(self.conv_first(low_res), 0.1))
+        for number, factor in enumerate(self.steps, start=1):
+            enlarged = F.pixel_shuffle(self.get_submodule(f"upconv{number}")(features), factor)
+            features = F.leaky_relu(enlarged, 0.1)
+        image = self.conv_last(F.leaky_relu(self.conv_hr(features), 0.1))
+        return image if self.batch_norm else image + _bilinear(low_res, self.scale)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a skip, with batch normalisation after each if asked."""
+
+    def __init__(self, width: int, batch_norm: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+
+
+class Discriminator(nn.Module):
+    """VGG-style discriminator (SRGAN's, as ESRGAN uses it): one logit per image, no sigmoid.
+
+    ``Discriminator()`` judges the paper's 128×128 crops and has 14,499,401 parameters.
+
+    Args:
+        crop: side of the square images it judges, a multiple of 32.
+        width: channels of the first convolution; the deepest have eight times as many.
+        channels: image channels.
+
+    Shape: (batch, channels, crop, crop) → (batch, 1).
+    """
+
+    def __init__(self, crop: int = 128, width: int = 64, channels: int = 3) -> None:
+        super().__init__()
+        if crop < 32 or crop % 32:
+            below = max(32, crop // 32 * 32)
+            raise ValueError(
+                f"discriminator crop {crop} is not a multiple of 32 (it halves the image five times); "
+                f"use {below} or {below + 32}"
+            )
+        self.crop = crop
+        first = [nn.Conv2d(channels, width, 3, padding=1), _leaky_relu_layer(), *_halving(width, width)]
+        widths = [width, 2 * width, 4 * width, 8 * width, 8 * width]
+        stages = [
+            layer
+            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            for layer in (*_keeping(before, after), *_halving(after, after))
+        ]
+        self.features = nn.Sequential(*first, *stages)
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Linear(widths[-1] * (crop // 32) ** 2, 100), _leaky_relu_layer(), nn.Linear(100, 1)
+        )
+        scaled_init_(self, gain=1.0)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.shape[-2:] != (self.crop, self.crop):
+            height, width = image.shape[-2:]
+            raise ValueError(
+                f"discriminator for {self.crop}×{self.crop} crops was given {height}×{width}; "
+                f"build it with crop={height}, or crop the images to {self.crop}"
+            )
+        return self.classifier(self.features(image))
+
+
+def _keeping(before: int, after: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(before, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after), _leaky_relu_layer()
+
+
+def _halving(before: int, after: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), _leaky_relu_layer()
+
+
+def _leaky_relu_layer() -> nn.Module:
+    return nn.LeakyReLU(0.2, inplace=True)
+
+
+def _leaky_relu(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2, inplace=True)
+
+
+def _bicubic(image: Tensor, scale: int) -> Tensor:
+    # antialias selects MATLAB's kernel (a = -0.5) rather than OpenCV's (a = -0.75); there is nothing to filter here.
+    return F.interpolate(image, scale_factor=scale, mode="bicubic", antialias=True)
+
+
+def _bilinear(image: Tensor, scale: int) -> Tensor:
+    return F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def _upsampling_steps(scale: int) -> tuple[int, ...]:
+    if scale not in UPSAMPLING_STEPS:
+        raise ValueError(f"scale {scale} is not supported; use one of {', '.join(map(str, UPSAMPLING_STEPS))}")
+    return UPSAMPLING_STEPS[scale]

@@ -1,0 +1,130 @@
+"""MATLAB's bicubic ``imresize``, bit for bit, as pure functions of tensors and arrays.
+
+Every figure in the super-resolution literature rests on low-resolution images made by this function, and the usual
+Python ports differ from it in about one pixel in ten. What they miss is that MATLAB follows the class of its input:
+a uint8 image is rounded to uint8 BETWEEN the vertical and the horizontal pass, a floating-point one is not.
+"""
+
+from functools import lru_cache
+from math import ceil
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Boundary = Literal["symmetric", "replicate"]
+BOUNDARIES: tuple[Boundary, ...] = ("symmetric", "replicate")
+
+# Output samples that share one dense matrix: large enough for an efficient product, small enough that a long axis
+# costs time and memory in proportion to its length.
+_BLOCK = 128
+
+
+def mirror_indices(indices: np.ndarray, length: int, boundary: Boundary) -> np.ndarray:
+    """Map positions outside ``0 … length - 1`` to the ones that stand in for them.
+
+    ``symmetric`` (current MATLAB) reflects with the edge sample repeated; ``replicate`` (the MATLAB of about 2010, which
+    made the SelfExSR benchmark files) clamps.
+    """
+    if boundary == "symmetric":
+        wrapped = np.mod(indices, 2 * length)
+        return np.minimum(wrapped, 2 * length - 1 - wrapped)
+    if boundary == "replicate":
+        return np.clip(indices, 0, length - 1)
+    raise ValueError(f"boundary {boundary!r} is not known; use one of {', '.join(BOUNDARIES)}")
+
+
+def resized_length(length: int, scale: float) -> int:
+    """Length of an axis after resizing, as MATLAB rounds it."""
+    return ceil(length * scale)
+
+
+def resize(images: Tensor, scale: float, boundary: Boundary = "symmetric") -> Tensor:
+    """Resize images as MATLAB's ``imresize(images, scale, 'bicubic')`` does.
+
+    Args:
+        images: (…, height, width). uint8 is rounded and clamped after each of the two passes, as MATLAB does with
+            uint8; floating point is neither rounded nor clamped, and gradients flow through it.
+        scale: factor for both axes, below 1 (with antialiasing) or above.
+        boundary: what stands beyond the edge, see :func:`mirror_indices`.
+
+    Returns:
+        (…, ceil(height · scale), ceil(width · scale)), of the input's dtype.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale {scale} is not positive; use for example 0.25 or 4")
+    is_integer = images.dtype == torch.uint8
+    # float64 makes the sums of uint8 samples exact wherever the weights are (÷2, ÷4, ÷8), on any device, whatever the
+    # precision chosen there for float32 products (TF32).
+    result = images.double() if is_integer else images
+    for axis in (-2, -1):  # MATLAB resizes the vertical axis first when both have the same factor
+        result = _resize_axis(result, scale, boundary, axis)
+        if is_integer:
+            result = (result + 0.5).floor().clamp(0, 255)
+    return result.to(images.dtype)
+
+
+def imresize(image: np.ndarray, scale: float, boundary: Boundary = "symmetric") -> np.ndarray:
+    """MATLAB's ``imresize(image, scale, 'bicubic')`` of an array, up or down.
+
+    Args:
+        image: (height, width) or (height, width, channels); uint8, or floating point in [0, 1].
+        scale: factor for both axes, for example ``1 / 4`` or 4.
+        boundary: ``symmetric`` (current MATLAB) or ``replicate`` (the MATLAB that made the older benchmark files).
+
+    Returns:
+        The resized array, of the input's dtype: uint8 in gives uint8 out, with rounding between the passes; floating
+        point in gives floating point out, without (and with the overshoot that bicubic interpolation has).
+
+    Raises:
+        TypeError: for any other dtype.
+        ValueError: for an array of another rank.
+    """
+    if image.ndim not in (2, 3):
+        raise ValueError(f"image has shape {image.shape}; give (height, width) or (height, width, channels)")
+    if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
+        raise TypeError(f"image has dtype {image.dtype}; give uint8, or floating point in [0, 1]")
+    channels_first = image if image.ndim == 2 else image.transpose(2, 0, 1)
+    resized = resize(torch.from_numpy(np.ascontiguousarray(channels_first)), scale, boundary).numpy()
+    return resized if image.ndim == 2 else np.ascontiguousarray(resized.transpose(1, 2, 0))
+
+
+def bicubic_kernel(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel with a = −1/2 (Keys 1981, equation 15)."""
+    x = np.abs(x)
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
+
+
+def _resize_axis(images: Tensor, scale: float, boundary: Boundary, axis: int) -> Tensor:
+    blocks = []
+    for first, last, weights in _weights(images.shape[axis], scale, boundary):
+        source = images.narrow(axis, first, last - first)
+        matrix = weights.to(images)
+        blocks.append(matrix @ source if axis == -2 else source @ matrix.T)
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, axis)
+
+
+@lru_cache(maxsize=64)
+def _weights(length: int, scale: float, boundary: Boundary) -> list[tuple[int, int, Tensor]]:
+    """Split an axis into blocks: (first source sample, one past the last, float64 weights (outputs, sources))."""
+    stretch = min(scale, 1.0)  # below 1, the kernel is widened by 1 / scale: the antialiasing
+    taps = ceil(4 / stretch) + 2
+    outputs = resized_length(length, scale)
+    centres = (np.arange(outputs) + 0.5) / scale - 0.5
+    positions = np.floor(centres - 2 / stretch).astype(np.int64)[:, None] + np.arange(taps)
+    values = bicubic_kernel(stretch * (centres[:, None] - positions))
+    values /= values.sum(1, keepdims=True)
+    # Samples of weight zero are left out, so that a block reads no more of the axis than it needs.
+    sources = np.where(values == 0, mirror_indices(positions[:, taps // 2, None], length, boundary), positions)
+    sources = mirror_indices(sources, length, boundary)
+    blocks = []
+    for start in range(0, outputs, _BLOCK):
+        rows = slice(start, min(start + _BLOCK, outputs))
+        first, last = int(sources[rows].min()), int(sources[rows].max()) + 1
+        dense = np.zeros((rows.stop - rows.start, last - first))
+        np.add.at(dense, (np.arange(len(dense))[:, None], sources[rows] - first), values[rows])
+        blocks.append((first, last, torch.from_numpy(dense)))
+    return blocks

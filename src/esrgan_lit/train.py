@@ -1,0 +1,83 @@
+"""``esrgan-train``: compose a configuration, check everything, train."""
+
+import difflib
+import os
+import sys
+from pathlib import Path
+
+import hydra
+import lightning as L  # noqa: N812 (Lightning's own idiom)
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from esrgan_lit.data import PairDataModule
+from esrgan_lit.stages import SCRATCH, Stage
+
+# What train.yaml declares. A user's experiment file is merged before Hydra locks the keys, so that a misspelt one would
+# otherwise pass in silence.
+KEYS = ("name", "seed", "scale", "crop", "resume", "output_dir", "data_root", "generator", "data", "stage", "trainer")
+
+
+def train(config: DictConfig) -> Path:
+    """Train as configured; returns the path of the last checkpoint."""
+    trainer, stage, data = prepare(config)
+    trainer.fit(stage, data, ckpt_path=config.resume)
+    # The iterations after the last validation are kept too.
+    last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
+    trainer.save_checkpoint(last)
+    return last
+
+
+def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
+    """Build trainer, stage and data, and check the data: all that can be wrong is said here, before training."""
+    check_keys(config)
+    settings = OmegaConf.to_container(config, resolve=True)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    data = instantiate(config.data, _convert_="all")
+    data.setup("fit")
+    if config.resume is not None:  # the checkpoint brings the weights
+        config.stage.start_from = SCRATCH
+    stage = instantiate(config.stage, _convert_="all")
+    stage.config = settings
+    options = dict(config.trainer)
+    callbacks = [instantiate(part, _convert_="all") for part in options.pop("callbacks").values()]
+    loggers = [instantiate(part, _convert_="all") for part in options.pop("logger").values()]
+    for logger in loggers:
+        logger.log_hyperparams(settings)
+    options["val_check_interval"] = min(config.trainer.val_check_interval, config.trainer.max_steps)
+    trainer = instantiate(OmegaConf.create(options), callbacks=callbacks, logger=loggers, _convert_="all")
+    return trainer, stage, data
+
+
+def check_keys(config: DictConfig) -> None:
+    """Refuse configurations with misspelt or missing parts."""
+    for key in config:
+        if key not in KEYS:
+            near = difflib.get_close_matches(str(key), KEYS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KEYS)}"
+            raise ValueError(f"configuration key {key!r} is not known; {hint}")
+    if OmegaConf.is_missing(config.trainer, "max_steps"):
+        raise ValueError(
+            "trainer.max_steps is not set: no experiment was chosen. "
+            "Give one, for example `esrgan-train +experiment=psnr_rrdb23`"
+        )
+
+
+@hydra.main(version_base="1.3", config_path="pkg://esrgan_lit.conf", config_name="train")
+def main(config: DictConfig) -> None:
+    """Entry point of ``esrgan-train``."""
+    try:
+        last = train(config)
+    except (InstantiationException, ValueError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.exit(f"esrgan-train: {_plain(error)}")
+    print(f"checkpoints in {last.parent}")
+
+
+def _plain(error: Exception) -> str:
+    """The message for the user: what the constructor said, without Hydra's wrapping, where it is one of ours."""
+    cause = error.__cause__
+    return str(cause) if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError) else str(error)
