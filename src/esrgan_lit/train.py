@@ -23,10 +23,10 @@ KEYS = ("name", "seed", "scale", "crop", "resume", "output_dir", "data_root", "g
 def train(config: DictConfig) -> Path:
     """Train as configured; returns the path of the last checkpoint."""
     trainer, stage, data = prepare(config)
-    trainer.fit(stage, data, ckpt_path=config.resume)
+    trainer.fit(stage, data, ckpt_path=config.resume, weights_only=True)
     # The iterations after the last validation are kept too.
     last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
-    trainer.save_checkpoint(last)
+    trainer.save_checkpoint(last, weights_only=False)
     return last
 
 

@@ -1,0 +1,204 @@
+"""``esrgan-compare``: what two stages learnt, as a table, a picture and their loss curves."""
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+
+from esrgan_lit import demo
+from esrgan_lit.checkpoints import interpolate, load_generator
+from esrgan_lit.data import crop_to_multiple
+from esrgan_lit.images import list_images, read_image
+from esrgan_lit.inference import to_batch, upscale
+from esrgan_lit.metrics import PROTOCOL, gradient_energy, psnr_y, ssim_y
+from esrgan_lit.resize import imresize
+
+ALPHAS = (0.2, 0.4, 0.6, 0.8)
+Method = Callable[[np.ndarray], np.ndarray]
+
+
+class Scores(NamedTuple):
+    """Means over the images: PSNR-Y in dB, SSIM-Y, and gradient energy as a fraction of the truth's."""
+
+    psnr_y: float
+    ssim_y: float
+    sharpness: float
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``esrgan-compare``."""
+    parser = argparse.ArgumentParser(
+        "esrgan-compare", description="Compare bicubic, PSNR stage, interpolations and GAN stage on photographs."
+    )
+    parser.add_argument("psnr", type=Path, help="checkpoint or weights of the PSNR stage")
+    parser.add_argument("gan", type=Path, help="checkpoint or weights of the GAN stage")
+    parser.add_argument("--images", nargs="+", help="high-resolution files or folders (default: the demo's held-out)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for table and pictures")
+    options = parser.parse_args(arguments)
+    try:
+        psnr, gan = load_generator(options.psnr), load_generator(options.gan)
+        methods = make_methods(psnr, gan)
+        paths = list_images(options.images or demo.photographs("held_out"), "--images")
+        truths = {path.name: crop_to_multiple(read_image(path), psnr.scale) for path in paths}
+    except (ValueError, OSError) as error:
+        sys.exit(f"esrgan-compare: {error}")
+    outputs = run_methods(methods, truths, psnr.scale)
+    scores = {name: score(images, truths, psnr.scale) for name, images in outputs.items()}
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    table = format_table(scores, len(truths), psnr.scale)
+    (options.output / "table.md").write_text(table)
+    draw_comparison(truths, outputs, options.output / "comparison.png")
+    print(f"\n{table}")
+    print(f"PSNR stage         {options.psnr}\nGAN stage          {options.gan}")
+    print(f"comparison         {options.output / 'comparison.png'}")
+    if curves := [curve for curve in (metrics_of(options.psnr), metrics_of(options.gan)) if curve]:
+        draw_curves(curves, options.output / "curves.png")
+        print(f"loss curves        {options.output / 'curves.png'}")
+
+
+def make_methods(psnr: nn.Module, gan: nn.Module) -> dict[str, Method]:
+    """The rows of the table: name → low-resolution image → high-resolution image."""
+
+    def with_network(network: nn.Module) -> Method:
+        return lambda low_res: upscale(low_res, network)
+
+    return {
+        "bicubic": lambda low_res: imresize(low_res, psnr.scale),
+        "PSNR stage": with_network(psnr),
+        **{f"α = {alpha}": with_network(interpolate(psnr, gan, alpha)) for alpha in ALPHAS},
+        "GAN stage": with_network(gan),
+    }
+
+
+def run_methods(
+    methods: dict[str, Method], truths: dict[str, np.ndarray], scale: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Shrink each photograph as MATLAB would and enlarge it by each method: {method: {file name: image}}."""
+    bar = tqdm(total=len(methods) * len(truths), desc="comparing", unit="image")
+    outputs: dict[str, dict[str, np.ndarray]] = {name: {} for name in methods}
+    for file, truth in truths.items():
+        low_res = imresize(truth, 1 / scale)
+        for name, method in methods.items():
+            outputs[name][file] = method(low_res)
+            bar.update()
+    bar.close()
+    return outputs
+
+
+def score(images: dict[str, np.ndarray], truths: dict[str, np.ndarray], border: int) -> Scores:
+    """Mean scores of one method over all photographs."""
+    rows = []
+    for file, truth in truths.items():
+        pair = to_batch(images[file]), to_batch(truth)
+        sharpness = gradient_energy(pair[0]) / gradient_energy(pair[1])
+        rows.append([float(value) for value in (psnr_y(*pair, border), ssim_y(*pair, border), sharpness)])
+    return Scores(*np.mean(rows, axis=0).tolist())
+
+
+def format_table(scores: dict[str, Scores], count: int, border: int) -> str:
+    """Markdown table with its protocol."""
+    lines = [
+        "| method     | PSNR-Y (dB) | SSIM-Y | gradient energy / truth's |",
+        "|------------|------------:|-------:|--------------------------:|",
+    ]
+    lines += [
+        f"| {name:10} | {row.psnr_y:11.2f} | {row.ssim_y:6.4f} | {row.sharpness:25.2f} |" for name, row in scores.items()
+    ]
+    protocol = PROTOCOL.format(border=border)
+    return "\n".join(lines) + f"\n\nMeans over {count} photographs; PSNR and SSIM {protocol}.\n"
+
+
+def draw_comparison(
+    truths: dict[str, np.ndarray], outputs: dict[str, dict[str, np.ndarray]], path: Path, side: int = 96
+) -> None:
+    """Draw a row per photograph: the photograph, then its most textured crop as each method gives it."""
+    columns = ["bicubic", "PSNR stage", f"α = {ALPHAS[-1]}", "GAN stage"]
+    figure, axes = _pyplot().subplots(
+        len(truths), 2 + len(columns), figsize=(2.4 * (2 + len(columns)), 2.6 * len(truths)), squeeze=False
+    )
+    for row, (file, truth) in zip(axes, truths.items(), strict=True):
+        top, left = most_textured(truth, side)
+        window = slice(top, top + side), slice(left, left + side)
+        row[0].imshow(truth)
+        row[0].add_patch(_pyplot().Rectangle((left, top), side, side, fill=False, edgecolor="red", linewidth=1.5))
+        row[0].set_title(file, fontsize=9)
+        crops = {"truth": truth[window], **{name: outputs[name][file][window] for name in columns}}
+        for axis, (name, crop) in zip(row[1:], crops.items(), strict=True):
+            axis.imshow(crop, interpolation="nearest")
+            axis.set_title(name, fontsize=9)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    figure.tight_layout(pad=0.4)
+    figure.savefig(path, dpi=130)
+    _pyplot().close(figure)
+
+
+def most_textured(image: np.ndarray, side: int) -> tuple[int, int]:
+    """Top and left of the square window with the largest gradient energy, on a grid of a quarter of its side."""
+    grey = image.astype(np.float64).mean(2)
+    energy = np.zeros_like(grey)
+    energy[:, 1:] += np.diff(grey, axis=1) ** 2
+    energy[1:] += np.diff(grey, axis=0) ** 2
+    total = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    step = max(1, side // 4)
+    places = [
+        (total[top + side, left + side] - total[top, left + side] - total[top + side, left] + total[top, left], top, left)
+        for top in range(0, max(1, grey.shape[0] - side), step)
+        for left in range(0, max(1, grey.shape[1] - side), step)
+        if top + side <= grey.shape[0] and left + side <= grey.shape[1]
+    ]
+    return max(places)[1:] if places else (0, 0)
+
+
+def metrics_of(checkpoint: Path) -> Path | None:
+    """The CSV log of the run that a checkpoint lies in, if there is one."""
+    log = checkpoint.absolute().parent.parent / "csv" / "metrics.csv"
+    return log if log.is_file() else None
+
+
+def draw_curves(logs: Sequence[Path], path: Path) -> None:
+    """Draw every logged loss term and validation PSNR over the iterations, a column per run."""
+    curves = [read_curves(log) for log in logs]
+    groups = [("train/", "loss terms, unweighted"), ("val/psnr_y", "PSNR-Y in dB, held out")]
+    figure, axes = _pyplot().subplots(2, len(logs), figsize=(6 * len(logs), 6), squeeze=False)
+    for column, log, run in zip(axes.T, logs, curves, strict=True):
+        column[0].set_title(log.parent.parent.name)
+        for axis, (prefix, label) in zip(column, groups, strict=True):
+            for name, points in run.items():
+                if name.startswith(prefix) and not name.endswith("_logit"):
+                    axis.plot(*zip(*points, strict=True), label=name, marker="." if prefix != "train/" else "")
+            axis.set(xlabel="iteration", ylabel=label)
+            axis.legend(fontsize=8)
+            axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    _pyplot().close(figure)
+
+
+def read_curves(log: Path) -> dict[str, list[tuple[int, float]]]:
+    """Columns of Lightning's CSV log: name → (iteration, value)."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    with log.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and "/" in name:
+                    curves.setdefault(name, []).append((int(row["step"]), float(value)))
+    return curves
+
+
+def _pyplot():  # noqa: ANN202 (a module that is only there with the extra)
+    try:
+        import matplotlib
+    except ImportError:
+        sys.exit("esrgan-compare: pictures need matplotlib: pip install 'esrgan_lit[demo]'")
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    return plt

@@ -1,0 +1,80 @@
+"""What the tests share: small photographs made on the spot, and real data where it stands beside the checkout."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+from PIL import Image
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def testsets() -> Path:
+    """Set5 and Set14, with low-resolution images that MATLAB made."""
+    if not (SHARED / "testsets").is_dir():
+        pytest.skip("no testsets beside this checkout")
+    return SHARED / "testsets"
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """Weights that others trained."""
+    if not (SHARED / "weights").is_dir():
+        pytest.skip("no weights beside this checkout")
+    return SHARED / "weights"
+
+
+def make_photograph(height: int, width: int, seed: int) -> np.ndarray:
+    """Make a uint8 RGB image with gradients, edges and texture."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = [128 + 90 * np.sin(x / random.uniform(2, 20) + y / random.uniform(2, 20) + phase) for phase in range(3)]
+    image = np.stack(waves, -1) + random.normal(0, 8, (height, width, 3))
+    image[height // 3 : height // 2, width // 3 :] += 60
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def photograph_folder(tmp_path: Path) -> Path:
+    """Three photographs of different sizes, none a multiple of 4, one in a subfolder."""
+    folder = tmp_path / "photographs"
+    (folder / "more").mkdir(parents=True)
+    for number, (name, size) in enumerate({"a.png": (70, 90), "b.png": (83, 77), "more/c.png": (101, 66)}.items()):
+        Image.fromarray(make_photograph(*size, seed=number)).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def configure(photograph_folder: Path, tmp_path: Path) -> Callable[..., DictConfig]:
+    """Compose a shipped experiment and shrink it: tiny parts, a folder of small photographs, two steps on the CPU."""
+
+    def compose_tiny(experiment: str, *overrides: str) -> DictConfig:
+        is_gan = experiment.startswith(("gan", "quickstart_gan"))
+        tiny = [
+            f"+experiment={experiment}",
+            f"output_dir={tmp_path}/run",
+            "data=folder",
+            f"data.train=[{photograph_folder}]",
+            f"data.validation=[{photograph_folder}/a.png]",
+            "data.workers=0",
+            "data.batch=2",
+            "crop=32",
+            "generator.blocks=1",
+            "generator.width=8",
+            "trainer=cpu",
+            "trainer.max_steps=2",
+            "trainer.val_check_interval=2",
+            "trainer.log_every_n_steps=1",
+            "logger=csv",
+        ]
+        if is_gan:
+            tiny += ["stage.start_from=scratch", "stage.discriminator.width=4", "stage/perceptual=vgg19"]
+            tiny += ["stage.perceptual.weights=untrained", "stage.perceptual.layer=conv1_2"]
+        with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
+            return compose("train", [*tiny, *overrides])
+
+    return compose_tiny

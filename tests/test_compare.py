@@ -1,0 +1,56 @@
+"""``esrgan-compare``: its table against the metrics, and its pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_photograph
+from PIL import Image
+
+from esrgan_lit import RRDBNet, compare, demo, imresize, psnr_y, save_generator
+from esrgan_lit.data import crop_to_multiple
+from esrgan_lit.images import read_image
+from esrgan_lit.inference import to_batch
+
+
+def test_table_and_pictures(photograph_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoints = []
+    for stage in ("psnr", "gan"):
+        checkpoints.append(tmp_path / stage / "checkpoints" / "net.safetensors")
+        save_generator(RRDBNet(4, 1, 8, 4, bicubic_skip=True), checkpoints[-1])
+        log = tmp_path / stage / "csv" / "metrics.csv"
+        log.parent.mkdir()
+        log.write_text("epoch,step,train/pixel,val/psnr_y\n0,0,0.5,\n0,1,0.4,\n0,1,,28.5\n")
+    images = ["--images", str(photograph_folder)]
+    compare.main([*map(str, checkpoints), *images, "-o", str(tmp_path / "out")])
+
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert table in capsys.readouterr().out
+    names = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
+    assert names == ["bicubic", "PSNR stage", "α = 0.2", "α = 0.4", "α = 0.6", "α = 0.8", "GAN stage"]
+    values = []
+    for path in photograph_folder.rglob("*.png"):
+        truth = crop_to_multiple(read_image(path), 4)
+        values.append(psnr_y(to_batch(imresize(imresize(truth, 1 / 4), 4)), to_batch(truth), 4).item())
+    assert f"{np.mean(values):.2f}" in table.splitlines()[2]
+    for name in ("comparison.png", "curves.png"):
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert min(picture.size) > 300
+
+
+def test_the_crop_is_the_most_textured_place() -> None:
+    image = np.full((200, 300, 3), 128, np.uint8)
+    image[96:160, 192:256] = make_photograph(64, 64, 0)
+    assert compare.most_textured(image, 64) == (96, 192)
+    assert compare.most_textured(image[:50, :50], 64) == (0, 0)
+
+
+def test_curves_are_read_by_iteration(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("epoch,step,train/pixel,val/psnr_y\n0,0,0.5,\n0,9,,28.5\n")
+    assert compare.read_curves(tmp_path / "m.csv") == {"train/pixel": [(0, 0.5)], "val/psnr_y": [(9, 28.5)]}
+
+
+def test_demo_photographs_are_there_and_held_out_ones_are_not_trained_on() -> None:
+    train, held_out = demo.photographs("train"), demo.photographs("held_out")
+    assert not set(train) & set(held_out)
+    assert all(read_image(Path(path)).shape[2] == 3 for path in train + held_out)

@@ -1,0 +1,91 @@
+"""Every shipped experiment, composed, instantiated and stepped; and the paper's numbers in them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from esrgan_lit import RRDBNet, load_generator
+from esrgan_lit.train import KEYS, train
+
+CONF = Path(__file__).parents[1] / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def composed(experiment: str, *overrides: str) -> DictConfig:
+    with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
+        return compose("train", [f"+experiment={experiment}", "output_dir=run", *overrides])
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_trains_and_leaves_a_readable_checkpoint(
+    configure: Callable[..., DictConfig], experiment: str
+) -> None:
+    last = train(configure(experiment))
+    assert load_generator(last).architecture["width"] == 8
+    assert (last.parent / "best.ckpt").is_file()
+    if "gan" in experiment:
+        train(configure(experiment, "trainer.callbacks.periodic.every_n_train_steps=1"))
+        assert (last.parent / "step_0000001.ckpt").is_file()
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_opens_with_what_command_expectation_time(experiment: str) -> None:
+    lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines[1:5]] == ["# What", "# Command", "# Expected", "# Time"]
+    assert f"+experiment={experiment}" in lines[2]
+
+
+@pytest.mark.parametrize("generator", ["rrdb23", "srresnet16"])
+def test_stage_1_has_the_papers_numbers(generator: str) -> None:
+    config = composed(f"psnr_{generator}")
+    assert (config.scale, config.crop, config.data.batch) == (4, 128, 16)
+    assert config.trainer.max_steps == 1_000_000
+    assert config.stage.optimizer.lr == 2e-4
+    assert list(config.stage.optimizer.betas) == [0.9, 0.999]
+    assert list(config.stage.scheduler.milestones) == [200_000, 400_000, 600_000, 800_000]
+    assert config.stage.scheduler.gamma == 0.5
+
+
+@pytest.mark.parametrize("generator", ["rrdb23", "srresnet16"])
+def test_stage_2_has_the_papers_numbers(generator: str) -> None:
+    config = composed(f"gan_{generator}")
+    assert (config.scale, config.crop, config.data.batch) == (4, 128, 16)
+    assert config.trainer.max_steps == 400_000
+    weights = config.stage.loss_weights
+    assert (weights.pixel, weights.perceptual, weights.adversarial) == (1e-2, 1, 5e-3)
+    for optimizer in (config.stage.optimizer, config.stage.discriminator_optimizer):
+        assert optimizer._target_ == "torch.optim.Adam"
+        assert optimizer.lr == 1e-4
+        assert list(optimizer.betas) == [0.9, 0.999]
+    for scheduler in (config.stage.scheduler, config.stage.discriminator_scheduler):
+        assert list(scheduler.milestones) == [50_000, 100_000, 200_000, 300_000]
+        assert scheduler.gamma == 0.5
+    assert (config.stage.perceptual.network, config.stage.perceptual.layer) == ("vgg19", "conv5_4")
+    assert config.stage.perceptual.before_activation is True
+    assert config.stage.adversarial._target_.endswith("RelativisticAverageLoss")
+    assert (config.stage.adversarial.halved, config.stage.adversarial.detach_means) == (True, False)
+    assert config.stage.discriminator.crop == 128
+    assert config.stage.ema_decay == 0.999
+
+
+def test_the_papers_generator_and_data() -> None:
+    config = composed("gan_rrdb23")
+    assert instantiate(config.generator).architecture == RRDBNet().architecture
+    assert [Path(folder).name for folder in config.data.train] == ["DIV2K_train_HR", "Flickr2K_HR", "OST"]
+    assert (config.data.boundary, config.data.low_res_form, config.data.augment) == ("symmetric", "uint8", True)
+
+
+@pytest.mark.parametrize("trainer", sorted(path.stem for path in (CONF / "trainer").glob("*.yaml")))
+def test_trainers_compose_and_clip_nothing(trainer: str) -> None:
+    config = composed("gan_rrdb23", f"trainer={trainer}")
+    assert set(config) <= set(KEYS)
+    assert config.trainer.use_distributed_sampler is False
+    assert "gradient_clip_val" not in config.trainer
+
+
+def test_loss_weights_can_be_swept() -> None:
+    assert composed("gan_rrdb23", "stage.loss_weights.adversarial=1e-3").stage.loss_weights.adversarial == 1e-3
