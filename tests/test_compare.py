@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_photograph
 from PIL import Image
 
+from conftest import make_photograph
 from esrgan_lit import RRDBNet, compare, demo, imresize, psnr_y, save_generator
 from esrgan_lit.data import crop_to_multiple
 from esrgan_lit.images import read_image
@@ -18,8 +18,8 @@ def test_table_and_pictures(photograph_folder: Path, tmp_path: Path, capsys: pyt
     for stage in ("psnr", "gan"):
         checkpoints.append(tmp_path / stage / "checkpoints" / "net.safetensors")
         save_generator(RRDBNet(4, 1, 8, 4, bicubic_skip=True), checkpoints[-1])
-        log = tmp_path / stage / "csv" / "metrics.csv"
-        log.parent.mkdir()
+        log = tmp_path / stage / "csv" / "version_0" / "metrics.csv"
+        log.parent.mkdir(parents=True)
         log.write_text("epoch,step,train/pixel,val/psnr_y\n0,0,0.5,\n0,1,0.4,\n0,1,,28.5\n")
     images = ["--images", str(photograph_folder)]
     compare.main([*map(str, checkpoints), *images, "-o", str(tmp_path / "out")])
@@ -45,9 +45,12 @@ def test_the_crop_is_the_most_textured_place() -> None:
     assert compare.most_textured(image[:50, :50], 64) == (0, 0)
 
 
-def test_curves_are_read_by_iteration(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text("epoch,step,train/pixel,val/psnr_y\n0,0,0.5,\n0,9,,28.5\n")
-    assert compare.read_curves(tmp_path / "m.csv") == {"train/pixel": [(0, 0.5)], "val/psnr_y": [(9, 28.5)]}
+def test_curves_are_read_by_iteration_and_a_resumed_run_goes_on_where_it_started(tmp_path: Path) -> None:
+    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
+    first.write_text("epoch,step,train/pixel,val/psnr_y\n0,0,0.5,\n0,9,,28.5\n0,10,0.4,\n")
+    assert compare.read_curves([first]) == {"train/pixel": [(0, 0.5), (10, 0.4)], "val/psnr_y": [(9, 28.5)]}
+    second.write_text("epoch,step,train/pixel\n0,10,0.3\n")
+    assert compare.read_curves([first, second]) == {"train/pixel": [(0, 0.5), (10, 0.3)], "val/psnr_y": [(9, 28.5)]}
 
 
 def test_demo_photographs_are_there_and_held_out_ones_are_not_trained_on() -> None:

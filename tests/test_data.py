@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_photograph
 from PIL import Image
 
+from conftest import make_photograph
 from esrgan_lit import PairDataModule, imresize
 from esrgan_lit.data import CropDataset, Degradation, StepSampler, augment
 from esrgan_lit.images import Photograph

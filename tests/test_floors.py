@@ -29,5 +29,8 @@ def test_imports_go_down_only() -> None:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    check = "import sys, esrgan_lit; assert 'torch' not in sys.modules; esrgan_lit.RRDBNet; assert not {'hydra', 'lightning'} & set(sys.modules)"
+    check = (
+        "import sys, esrgan_lit; assert 'torch' not in sys.modules;"
+        "esrgan_lit.RRDBNet; assert not {'hydra', 'lightning'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", check], check=True)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_photograph
 from PIL import Image
 
+from conftest import make_photograph
 from esrgan_lit import images
 from esrgan_lit.images import list_images, read_image, save_image, survey
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_photograph
 
+from conftest import make_photograph
 from esrgan_lit import RRDBNet, upscale
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_photograph
 from scipy.ndimage import correlate1d
 
+from conftest import make_photograph
 from esrgan_lit import imresize
 from esrgan_lit.data import crop_to_multiple
 from esrgan_lit.images import read_image

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_photograph
 
+from conftest import make_photograph
 from esrgan_lit import imresize
 from esrgan_lit.data import crop_to_multiple
 from esrgan_lit.images import read_image
@@ -19,7 +19,9 @@ def test_every_pixel_of_matlabs_low_resolution_images(testsets: Path, name: str,
     assert len(files) == int(name.removeprefix("Set"))
     for file in files:
         high_res = crop_to_multiple(read_image(file), 4)
-        np.testing.assert_array_equal(imresize(high_res, 1 / 4, boundary), read_image(testsets / name / "LRbicx4" / file.name))
+        np.testing.assert_array_equal(
+            imresize(high_res, 1 / 4, boundary), read_image(testsets / name / "LRbicx4" / file.name)
+        )
 
 
 def matlab_axis(image: np.ndarray, scale: float, boundary: str) -> np.ndarray:

@@ -19,6 +19,8 @@ from esrgan_lit.data import Pair
 from esrgan_lit.losses import PerceptualLoss, RelativisticAverageLoss, StandardLoss
 from esrgan_lit.stages import LossWeights
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*defined a `validation_step`")
+
 ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.999))
 SCHEDULE = partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[2], gamma=0.5)
 STEPS = 4
@@ -89,7 +91,7 @@ def plain_losses(kind: str, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]
 
 
 def plain_gan_loop(stage: GanStage, kind: str) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """The recipe as released: G step through a frozen D, then D step on the same, detached fake, with fresh forwards."""
+    """The recipe as released: G step through a frozen D, then D step on the same fake, detached; fresh forwards."""
     generator, discriminator = copy.deepcopy(stage.generator).double(), copy.deepcopy(stage.discriminator).double()
     average = copy.deepcopy(generator)
     perceptual = copy.deepcopy(stage.perceptual).double() if stage.perceptual else None

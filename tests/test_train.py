@@ -11,10 +11,10 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, open_dict
 from PIL import Image
 
-from esrgan_lit.monitoring import wandb_logger
 from esrgan_lit.train import train
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # the resumed run writes to a folder of its own
 @pytest.mark.parametrize("experiment", ["psnr_rrdb23", "gan_rrdb23"])
 def test_same_seed_same_weights_and_resume_goes_on_exactly(
     configure: Callable[..., DictConfig], tmp_path: Path, experiment: str
@@ -37,7 +37,7 @@ def test_a_run_leaves_log_panels_and_checkpoints(configure: Callable[..., DictCo
     run = tmp_path / "run"
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
-    header, *rows = (run / "csv" / "metrics.csv").read_text().splitlines()
+    header, *rows = (run / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
     assert {"train/pixel", "val/psnr_y", "val/ssim_y", "val/psnr_y_without_ema"} <= set(header.split(","))
     assert len(rows) >= 3
     with Image.open(run / "panels" / "step_0000002_a.png") as panel:
@@ -50,10 +50,9 @@ def test_wandb_is_offline_without_a_key(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
-    assert wandb_logger("p", "n", tmp_path)._wandb_init["mode"] == "offline"
     train(configure("psnr_rrdb23", "logger=wandb"))
-    assert list((tmp_path / "run").rglob("*.wandb"))
-    assert (tmp_path / "run" / "csv" / "metrics.csv").is_file()
+    assert list((tmp_path / "run").rglob("offline-run-*/*.wandb"))
+    assert (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").is_file()
 
 
 def test_messages_for_bad_configurations(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
@@ -61,7 +60,7 @@ def test_messages_for_bad_configurations(configure: Callable[..., DictConfig], t
         train(configure("psnr_rrdb23", "crop=130"))
     with pytest.raises(InstantiationException, match="crop 48 is not a multiple of 32"):
         train(configure("gan_rrdb23", "crop=48"))
-    with pytest.raises(InstantiationException, match="stage.start_from is not set"):
+    with pytest.raises(InstantiationException, match=r"stage\.start_from is not set"):
         train(configure("gan_rrdb23", "stage.start_from=null"))
     with pytest.raises(InstantiationException, match=r"unexpected keyword argument 'ema_dcay'"):
         train(configure("psnr_rrdb23", "+stage.ema_dcay=0.9"))

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from esrgan_lit.networks import UPSAMPLING_STEPS, RRDBNet, SRResNet
+from esrgan_lit.networks import UPSAMPLING_STEPS, Generator, RRDBNet, SRResNet
 
 GENERATORS = {"RRDBNet": RRDBNet, "SRResNet": SRResNet}
 
@@ -22,7 +22,7 @@ class WeightsError(ValueError):
     """A file that holds no generator this library can build, or another one than asked for."""
 
 
-def build_generator(architecture: Architecture) -> nn.Module:
+def build_generator(architecture: Architecture) -> Generator:
     """Build a generator from its ``architecture``: the class's name and its constructor's arguments."""
     arguments = dict(architecture)
     name = arguments.pop("name", None)
@@ -31,7 +31,7 @@ def build_generator(architecture: Architecture) -> nn.Module:
     return GENERATORS[name](**arguments)
 
 
-def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
+def load_generator(path: str | Path, ema: bool = True) -> Generator:
     """Load a generator, ready to use.
 
     Args:
@@ -52,14 +52,14 @@ def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
     return generator.eval()
 
 
-def load_weights_into(generator: nn.Module, path: str | Path) -> None:
+def load_weights_into(generator: Generator, path: str | Path) -> None:
     """Load a file's weights (averaged ones where it has them) into a generator that was built already.
 
     Raises:
         WeightsError: when the architectures differ, naming what differs.
     """
     architecture, state = read_weights(path)
-    differences = differing_fields(architecture, _architecture(generator))
+    differences = differing_fields(architecture, generator.architecture)
     if differences:
         listing = ", ".join(f"{key} is {theirs} in the file and {ours} here" for key, theirs, ours in differences)
         raise WeightsError(
@@ -69,7 +69,7 @@ def load_weights_into(generator: nn.Module, path: str | Path) -> None:
     _load(generator, state, path)
 
 
-def save_generator(generator: nn.Module, path: str | Path, metadata: dict[str, str] | None = None) -> None:
+def save_generator(generator: Generator, path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Write a generator's weights as a slim safetensors file: whole, or not at all.
 
     Args:
@@ -81,7 +81,7 @@ def save_generator(generator: nn.Module, path: str | Path, metadata: dict[str, s
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} does not end in .safetensors; name it {path.with_suffix('.safetensors').name}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"architecture": json.dumps(_architecture(generator)), **(metadata or {})}
+    header = {"architecture": json.dumps(generator.architecture), **(metadata or {})}
     state = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
     unfinished = path.with_name(f".{path.name}.partial")
     try:
@@ -91,7 +91,7 @@ def save_generator(generator: nn.Module, path: str | Path, metadata: dict[str, s
         unfinished.unlink(missing_ok=True)
 
 
-def interpolate(psnr: nn.Module, gan: nn.Module, alpha: float) -> nn.Module:
+def interpolate(psnr: Generator, gan: Generator, alpha: float) -> Generator:
     """Network interpolation: θ = (1 − α) θ_PSNR + α θ_GAN over every parameter (Wang et al. 2018, Eq. 4).
 
     Args:
@@ -108,7 +108,7 @@ def interpolate(psnr: nn.Module, gan: nn.Module, alpha: float) -> nn.Module:
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha {alpha} is not in [0, 1]; 0 is the PSNR network, 1 the GAN network")
-    differences = differing_fields(_architecture(psnr), _architecture(gan))
+    differences = differing_fields(psnr.architecture, gan.architecture)
     if differences:
         listing = ", ".join(f"{key} is {first} in one and {second} in the other" for key, first, second in differences)
         raise WeightsError(f"networks of different architectures cannot be interpolated: {listing}")
@@ -206,18 +206,11 @@ def _read_pickle(path: Path, ema: bool) -> tuple[Architecture | None, dict[str, 
     return None, content
 
 
-def _load(generator: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+def _load(generator: Generator, state: dict[str, Tensor], path: str | Path) -> None:
     try:
         generator.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit its architecture: {error}") from error
-
-
-def _architecture(generator: nn.Module) -> Architecture:
-    architecture = getattr(generator, "architecture", None)
-    if not isinstance(architecture, dict):
-        raise WeightsError(f"{type(generator).__name__} has no architecture to go by; known are {', '.join(GENERATORS)}")
-    return architecture
 
 
 def _as_float32(value: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from torch import nn
 from tqdm import tqdm
 
 from esrgan_lit import demo
@@ -17,6 +16,7 @@ from esrgan_lit.data import crop_to_multiple
 from esrgan_lit.images import list_images, read_image
 from esrgan_lit.inference import to_batch, upscale
 from esrgan_lit.metrics import PROTOCOL, gradient_energy, psnr_y, ssim_y
+from esrgan_lit.networks import Generator
 from esrgan_lit.resize import imresize
 
 ALPHAS = (0.2, 0.4, 0.6, 0.8)
@@ -58,15 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{table}")
     print(f"PSNR stage         {options.psnr}\nGAN stage          {options.gan}")
     print(f"comparison         {options.output / 'comparison.png'}")
-    if curves := [curve for curve in (metrics_of(options.psnr), metrics_of(options.gan)) if curve]:
-        draw_curves(curves, options.output / "curves.png")
+    if runs := [logs for logs in (logs_of(options.psnr), logs_of(options.gan)) if logs]:
+        draw_curves(runs, options.output / "curves.png")
         print(f"loss curves        {options.output / 'curves.png'}")
 
 
-def make_methods(psnr: nn.Module, gan: nn.Module) -> dict[str, Method]:
+def make_methods(psnr: Generator, gan: Generator) -> dict[str, Method]:
     """The rows of the table: name → low-resolution image → high-resolution image."""
 
-    def with_network(network: nn.Module) -> Method:
+    def with_network(network: Generator) -> Method:
         return lambda low_res: upscale(low_res, network)
 
     return {
@@ -109,7 +109,8 @@ def format_table(scores: dict[str, Scores], count: int, border: int) -> str:
         "|------------|------------:|-------:|--------------------------:|",
     ]
     lines += [
-        f"| {name:10} | {row.psnr_y:11.2f} | {row.ssim_y:6.4f} | {row.sharpness:25.2f} |" for name, row in scores.items()
+        f"| {name:10} | {row.psnr_y:11.2f} | {row.ssim_y:6.4f} | {row.sharpness:25.2f} |"
+        for name, row in scores.items()
     ]
     protocol = PROTOCOL.format(border=border)
     return "\n".join(lines) + f"\n\nMeans over {count} photographs; PSNR and SSIM {protocol}.\n"
@@ -127,7 +128,8 @@ def draw_comparison(
         top, left = most_textured(truth, side)
         window = slice(top, top + side), slice(left, left + side)
         row[0].imshow(truth)
-        row[0].add_patch(_pyplot().Rectangle((left, top), side, side, fill=False, edgecolor="red", linewidth=1.5))
+        right, bottom = left + side, top + side
+        row[0].plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="red", linewidth=1.5)
         row[0].set_title(file, fontsize=9)
         crops = {"truth": truth[window], **{name: outputs[name][file][window] for name in columns}}
         for axis, (name, crop) in zip(row[1:], crops.items(), strict=True):
@@ -149,7 +151,11 @@ def most_textured(image: np.ndarray, side: int) -> tuple[int, int]:
     total = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     step = max(1, side // 4)
     places = [
-        (total[top + side, left + side] - total[top, left + side] - total[top + side, left] + total[top, left], top, left)
+        (
+            total[top + side, left + side] - total[top, left + side] - total[top + side, left] + total[top, left],
+            top,
+            left,
+        )
         for top in range(0, max(1, grey.shape[0] - side), step)
         for left in range(0, max(1, grey.shape[1] - side), step)
         if top + side <= grey.shape[0] and left + side <= grey.shape[1]
@@ -157,21 +163,20 @@ def most_textured(image: np.ndarray, side: int) -> tuple[int, int]:
     return max(places)[1:] if places else (0, 0)
 
 
-def metrics_of(checkpoint: Path) -> Path | None:
-    """The CSV log of the run that a checkpoint lies in, if there is one."""
-    log = checkpoint.absolute().parent.parent / "csv" / "metrics.csv"
-    return log if log.is_file() else None
+def logs_of(checkpoint: Path) -> list[Path]:
+    """CSV logs of the run that a checkpoint lies in, one for each time it was started, in that order."""
+    logs = checkpoint.absolute().parent.parent.glob("csv/version_*/metrics.csv")
+    return sorted(logs, key=lambda log: int(log.parent.name.removeprefix("version_")))
 
 
-def draw_curves(logs: Sequence[Path], path: Path) -> None:
-    """Draw every logged loss term and validation PSNR over the iterations, a column per run."""
-    curves = [read_curves(log) for log in logs]
+def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
+    """Draw every logged loss term and validation PSNR over the iterations, a column per run (given as its logs)."""
     groups = [("train/", "loss terms, unweighted"), ("val/psnr_y", "PSNR-Y in dB, held out")]
-    figure, axes = _pyplot().subplots(2, len(logs), figsize=(6 * len(logs), 6), squeeze=False)
-    for column, log, run in zip(axes.T, logs, curves, strict=True):
-        column[0].set_title(log.parent.parent.name)
+    figure, axes = _pyplot().subplots(2, len(runs), figsize=(6 * len(runs), 6), squeeze=False)
+    for column, logs in zip(axes.T, runs, strict=True):
+        column[0].set_title(logs[0].parents[2].name)
         for axis, (prefix, label) in zip(column, groups, strict=True):
-            for name, points in run.items():
+            for name, points in read_curves(logs).items():
                 if name.startswith(prefix) and not name.endswith("_logit"):
                     axis.plot(*zip(*points, strict=True), label=name, marker="." if prefix != "train/" else "")
             axis.set(xlabel="iteration", ylabel=label)
@@ -182,11 +187,18 @@ def draw_curves(logs: Sequence[Path], path: Path) -> None:
     _pyplot().close(figure)
 
 
-def read_curves(log: Path) -> dict[str, list[tuple[int, float]]]:
-    """Columns of Lightning's CSV log: name → (iteration, value)."""
+def read_curves(logs: Sequence[Path]) -> dict[str, list[tuple[int, float]]]:
+    """Columns of Lightning's CSV logs: name → (iteration, value).
+
+    Where a later start went back to an earlier iteration, its values take the place of those from there on.
+    """
     curves: dict[str, list[tuple[int, float]]] = {}
-    with log.open(newline="") as file:
-        for row in csv.DictReader(file):
+    for log in logs:
+        with log.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        start = min((int(row["step"]) for row in rows), default=0)
+        curves = {name: [point for point in points if point[0] < start] for name, points in curves.items()}
+        for row in rows:
             for name, value in row.items():
                 if value and "/" in name:
                     curves.setdefault(name, []).append((int(row["step"]), float(value)))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from esrgan_lit.images import Photograph, list_images, read_image, survey
+from esrgan_lit.images import FaultPolicy, Photograph, list_images, read_image, survey
 from esrgan_lit.resize import BOUNDARIES, Boundary, mirror_indices, resize
 
 LowResForm = Literal["uint8", "double"]
@@ -168,8 +168,7 @@ class ImageDataset(Dataset[tuple[str, Pair]]):
 
     def __getitem__(self, index: int) -> tuple[str, Pair]:
         high_res = _to_tensor(crop_to_multiple(read_image(self.high_res[index]), self.degradation.scale))
-        given = self.low_res and _to_tensor(read_image(self.low_res[index]))
-        low_res = self.degradation(high_res) if given is None else given
+        low_res = self.degradation(high_res) if self.low_res is None else _to_tensor(read_image(self.low_res[index]))
         return self.high_res[index].stem, Pair(to_unit(low_res), to_unit(high_res))
 
 
@@ -271,8 +270,8 @@ class PairDataModule(L.LightningDataModule):
         boundary: Boundary,
         low_res_form: LowResForm,
         augment: bool,
-        small_images: Literal["skip", "refuse"],
-        unreadable_images: Literal["skip", "refuse"],
+        small_images: FaultPolicy,
+        unreadable_images: FaultPolicy,
         in_memory: bool,
         workers: int,
         seed: int,
@@ -291,8 +290,8 @@ class PairDataModule(L.LightningDataModule):
         self.crop = crop
         self.batch = batch
         self.augment = augment
-        self.small_images = small_images
-        self.unreadable_images = unreadable_images
+        self.small_images: FaultPolicy = small_images
+        self.unreadable_images: FaultPolicy = unreadable_images
         self.in_memory = in_memory
         self.workers = workers
         self.seed = seed

@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
+FaultPolicy = Literal["skip", "refuse"]
+
 log = logging.getLogger(__name__)
 
 
@@ -87,9 +89,7 @@ def save_image(image: np.ndarray, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def survey(
-    paths: Sequence[Path], least: int, small: Literal["skip", "refuse"], unreadable: Literal["skip", "refuse"]
-) -> list[Photograph]:
+def survey(paths: Sequence[Path], least: int, small: FaultPolicy, unreadable: FaultPolicy) -> list[Photograph]:
     """Decode every file once, in parallel and with a progress bar, and sort out those that cannot be used.
 
     A file that was found whole is not decoded again while its size and time of change stay the same: the verdicts are
@@ -174,4 +174,6 @@ def _verdicts(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
 
 def _cache_file(paths: Sequence[Path]) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan_lit" / "surveys"
-    return folder / (hashlib.sha256("\n".join(str(path.resolve()) for path in paths).encode()).hexdigest()[:16] + ".json")
+    return folder / (
+        hashlib.sha256("\n".join(str(path.resolve()) for path in paths).encode()).hexdigest()[:16] + ".json"
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
@@ -110,6 +110,8 @@ class PerceptualLoss(nn.Module):
         # In a tuple the network is no submodule: no state dict, optimizer or DDP reducer ever sees it.
         self._features = (_vgg_features(network, depth, weights, seed).eval().requires_grad_(False),)
         mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if normalize else ((0.0,) * 3, (1.0,) * 3)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -134,7 +136,7 @@ def vgg_layers(network: VggName) -> dict[str, int]:
     if network not in builders:
         raise ValueError(f"network {network!r} is not known; use vgg16 or vgg19")
     with torch.device("meta"):
-        layers = builders[network]().features
+        layers = cast(nn.Sequential, builders[network]().features)
     names, block, position = {}, 1, 1
     for index, module in enumerate(layers):
         if isinstance(module, nn.MaxPool2d):
@@ -158,7 +160,7 @@ def _vgg_features(network: VggName, depth: int, weights: str | Path, seed: int) 
         for module in features:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(cast(Tensor, module.bias))
         return features
     if weights == "imagenet":
         try:

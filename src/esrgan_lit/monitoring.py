@@ -76,11 +76,6 @@ def wandb_logger(project: str, name: str, folder: str | Path, group: str | None 
         group: that the runs of one sweep share.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    # Without a key and a mode, wandb.init would stop the training.
-    chosen = os.environ.get("WANDB_MODE")
-    offline = chosen == "offline" if chosen else not _has_wandb_key()
-    return WandbLogger(project=project, name=name, save_dir=folder, group=group, offline=offline)
-
-
-def _has_wandb_key() -> bool:
-    return bool(wandb.login(prompt=False))
+    # Without a key and without a mode, wandb.init would stop the training.
+    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    return WandbLogger(project=project, name=name, save_dir=folder, group=group, mode=mode)

@@ -5,6 +5,7 @@ that other programs already read: BasicSR's for :class:`RRDBNet`, MSRResNet's fo
 """
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,7 +31,17 @@ def scaled_init_(network: nn.Module, gain: float = 0.1) -> None:
                 nn.init.zeros_(module.bias)
 
 
-class RRDBNet(nn.Module):
+class Generator(nn.Module):
+    """What every generator says of itself: its integer ``scale``, and the ``architecture`` it can be built anew from.
+
+    ``architecture`` holds the class's name and its constructor's arguments, as plain values; checkpoints keep it.
+    """
+
+    scale: int
+    architecture: dict[str, Any]
+
+
+class RRDBNet(Generator):
     """Generator of residual-in-residual dense blocks (Wang et al. 2018, Figs. 3 and 4).
 
     ``RRDBNet()`` is the paper's: 23 blocks, 16,697,987 parameters.
@@ -60,7 +71,7 @@ class RRDBNet(nn.Module):
         self.scale = scale
         self.steps = _upsampling_steps(scale)
         self.bicubic_skip = bicubic_skip
-        self.architecture: dict[str, Any] = {
+        self.architecture = {
             "name": "RRDBNet",
             "scale": scale,
             "blocks": blocks,
@@ -123,7 +134,7 @@ class ResidualDenseBlock(nn.Module):
         return x + 0.2 * x5
 
 
-class SRResNet(nn.Module):
+class SRResNet(Generator):
     """Generator of plain residual blocks, the paper's small setting (§4.1 "16 residual blocks" and the PIRM entry).
 
     ``SRResNet()`` is what the released code calls MSRResNet: no batch normalisation, the bilinearly enlarged input
@@ -147,7 +158,7 @@ class SRResNet(nn.Module):
         self.scale = scale
         self.steps = _upsampling_steps(scale)
         self.batch_norm = batch_norm
-        self.architecture: dict[str, Any] = {
+        self.architecture = {
             "name": "SRResNet",
             "scale": scale,
             "blocks": blocks,
@@ -212,9 +223,7 @@ class Discriminator(nn.Module):
         first = [nn.Conv2d(channels, width, 3, padding=1), _leaky_relu_layer(), *_halving(width, width)]
         widths = [width, 2 * width, 4 * width, 8 * width, 8 * width]
         stages = [
-            layer
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
-            for layer in (*_keeping(before, after), *_halving(after, after))
+            layer for before, after in pairwise(widths) for layer in (*_keeping(before, after), *_halving(after, after))
         ]
         self.features = nn.Sequential(*first, *stages)
         self.classifier = nn.Sequential(

@@ -24,8 +24,8 @@ _BLOCK = 128
 def mirror_indices(indices: np.ndarray, length: int, boundary: Boundary) -> np.ndarray:
     """Map positions outside ``0 … length - 1`` to the ones that stand in for them.
 
-    ``symmetric`` (current MATLAB) reflects with the edge sample repeated; ``replicate`` (the MATLAB of about 2010, which
-    made the SelfExSR benchmark files) clamps.
+    ``symmetric`` (current MATLAB) reflects with the edge sample repeated; ``replicate`` (the MATLAB of about 2010,
+    which made the SelfExSR benchmark files) clamps.
     """
     if boundary == "symmetric":
         wrapped = np.mod(indices, 2 * length)

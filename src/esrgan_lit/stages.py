@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
@@ -18,6 +18,7 @@ from esrgan_lit.checkpoints import load_weights_into
 from esrgan_lit.data import Pair
 from esrgan_lit.losses import PerceptualLoss, PixelLoss, RelativisticAverageLoss, StandardLoss
 from esrgan_lit.metrics import psnr_y, ssim_y
+from esrgan_lit.networks import Generator
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -40,7 +41,7 @@ class Stage(L.LightningModule):
     there is one), and ``val/psnr_y_without_ema`` … of the weights that are being trained.
     """
 
-    def __init__(self, generator: nn.Module, ema_decay: float | None, start_from: str | Path | None) -> None:
+    def __init__(self, generator: Generator, ema_decay: float | None, start_from: str | Path | None) -> None:
         super().__init__()
         self.generator = generator
         if start_from not in (None, SCRATCH):
@@ -58,9 +59,9 @@ class Stage(L.LightningModule):
         self.config: dict[str, Any] = {}  # the resolved configuration, kept in checkpoints
 
     @property
-    def delivered(self) -> nn.Module:
+    def delivered(self) -> Generator:
         """The network that a checkpoint's reader gets: the EMA where there is one."""
-        return self.generator if self.ema is None else self.ema.module
+        return self.generator if self.ema is None else cast(Generator, self.ema.module)
 
     def update_ema(self) -> None:
         """Move the running average towards the weights just reached."""
@@ -74,14 +75,14 @@ class Stage(L.LightningModule):
         outputs = {suffix: network(pair.low_res) for suffix, network in networks.items()}
         for suffix, output in outputs.items():
             for name, metric in (("psnr_y", psnr_y), ("ssim_y", ssim_y)):
-                mean = self.validation_means[name + suffix]
+                mean = cast(MeanMetric, self.validation_means[name + suffix])
                 mean.update(metric(output, pair.high_res, self.generator.scale))
                 self.log(f"val/{name}{suffix}", mean, prog_bar=name == "psnr_y" and not suffix, batch_size=1)
         return outputs[""]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a reader needs to build the generator, and how it was trained, as plain containers."""
-        checkpoint["architecture"] = getattr(self.generator, "architecture", None)
+        checkpoint["architecture"] = self.generator.architecture
         checkpoint["config"] = self.config
 
 
@@ -98,7 +99,7 @@ class PsnrStage(Stage):
 
     def __init__(
         self,
-        generator: nn.Module,
+        generator: Generator,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory,
         ema_decay: float | None,
@@ -154,7 +155,7 @@ class GanStage(Stage):
 
     def __init__(
         self,
-        generator: nn.Module,
+        generator: Generator,
         discriminator: nn.Module,
         perceptual: PerceptualLoss | None,
         adversarial: RelativisticAverageLoss | StandardLoss,
@@ -183,7 +184,7 @@ class GanStage(Stage):
 
     def training_step(self, batch: Pair, batch_idx: int) -> None:
         """One iteration: forward once, then G descends Eq. 3, then D descends Eq. 1."""
-        optimizer_g, optimizer_d = self.optimizers()
+        optimizer_g, optimizer_d = cast(list[LightningOptimizer], self.optimizers())
         fake = self.generator(batch.low_res)
         real_logits, fake_logits = self.discriminator(batch.high_res), self.discriminator(fake)
 
@@ -193,13 +194,13 @@ class GanStage(Stage):
         }
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(fake, batch.high_res)
-        generator_loss = sum(getattr(self.weights, name) * term for name, term in terms.items())
+        generator_loss = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
         terms["discriminator"] = self.adversarial.discriminator(real_logits, fake_logits, self._global_mean)
 
         self._descend(generator_loss, self.generator, optimizer_g.step, retain_graph=True)
         self.update_ema()
         self._descend(terms["discriminator"], self.discriminator, lambda: self._step_uncounted(optimizer_d))
-        for scheduler in self.lr_schedulers():
+        for scheduler in cast(list[LRScheduler], self.lr_schedulers()):
             scheduler.step()
         self._log_terms({**terms, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()})
 
@@ -210,15 +211,16 @@ class GanStage(Stage):
         optimizers = [make(net.parameters()) for make, net in zip(make_optimizers, networks, strict=True)]
         schedulers = [make(optimizer) for make, optimizer in zip(make_schedulers, optimizers, strict=True)]
         names = "learning_rate", "discriminator_learning_rate"
-        return optimizers, [{"scheduler": s, "name": name} for s, name in zip(schedulers, names, strict=True)]
+        named = [{"scheduler": schedule, "name": name} for schedule, name in zip(schedulers, names, strict=True)]
+        return cast(OptimizerLRScheduler, (optimizers, named))
 
     def _global_mean(self, logits: Tensor) -> Tensor:
         """E[·] of Eqs. 1 and 2 over the mini-batches of all ranks, with gradients through each."""
-        return self.all_gather(logits, sync_grads=True).mean() if self.trainer.world_size > 1 else logits.mean()
+        if self.trainer.world_size > 1:
+            logits = cast(Tensor, self.all_gather(logits, sync_grads=True))
+        return logits.mean()
 
-    def _descend(
-        self, loss: Tensor, network: nn.Module, step: Callable[[], Any], retain_graph: bool = False
-    ) -> None:
+    def _descend(self, loss: Tensor, network: nn.Module, step: Callable[[], Any], retain_graph: bool = False) -> None:
         """One step of one network alone: the gradients of the other are neither computed nor touched.
 
         ``torch.autograd.grad`` instead of ``manual_backward``, because the two losses share a graph, which DDP's
@@ -242,5 +244,6 @@ class GanStage(Stage):
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
 
     def _log_terms(self, terms: dict[str, Tensor]) -> None:
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
-            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=False)
+        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue] (set by its connector)
+        if self.trainer.global_step % every == 0:
+            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=True)

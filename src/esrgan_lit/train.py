@@ -1,13 +1,14 @@
 """``esrgan-train``: compose a configuration, check everything, train."""
 
 import difflib
+import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import hydra
 import lightning as L  # noqa: N812 (Lightning's own idiom)
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -19,9 +20,22 @@ from esrgan_lit.stages import SCRATCH, Stage
 # otherwise pass in silence.
 KEYS = ("name", "seed", "scale", "crop", "resume", "output_dir", "data_root", "generator", "data", "stage", "trainer")
 
+# Warnings that a user can do nothing about, each with its reason.
+NOISE = (
+    r".*LeafSpec",  # Lightning's own use of PyTorch
+    r"Using ModelCheckpoint with manual optimization",  # the state after the step is what we want to keep
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # StepSampler goes on where it stopped
+    r".*does not have many workers",  # reading from memory needs none
+    r"Checkpoint directory .* exists and is not empty",  # `last.ckpt` and a run given again write there on purpose
+    r".*defined a `validation_step` but have no `val_dataloader`",  # data.validation=null says so
+)
+
 
 def train(config: DictConfig) -> Path:
     """Train as configured; returns the path of the last checkpoint."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
     trainer, stage, data = prepare(config)
     trainer.fit(stage, data, ckpt_path=config.resume, weights_only=True)
     # The iterations after the last validation are kept too.
@@ -80,4 +94,8 @@ def main(config: DictConfig) -> None:
 def _plain(error: Exception) -> str:
     """The message for the user: what the constructor said, without Hydra's wrapping, where it is one of ours."""
     cause = error.__cause__
-    return str(cause) if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError) else str(error)
+    return (
+        str(cause)
+        if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError)
+        else str(error)
+    )

@@ -1,0 +1,36 @@
+# The README's commands. `make quickstart` needs Python 3.11 or newer, git and make; nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= runs/quickstart
+# For example: make quickstart GAN="stage/perceptual=vgg19"
+PSNR ?=
+GAN ?=
+
+.PHONY: install quickstart test lint wheel clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	# uv installs in a minute what takes pip seven; where uv cannot (a proxy only pip knows of), pip does it.
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[test]' \
+		|| $(BIN)/python -m pip install --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+quickstart: install
+	$(BIN)/esrgan-train +experiment=quickstart_psnr hydra.run.dir=$(RUN)/psnr $(PSNR)
+	$(BIN)/esrgan-train +experiment=quickstart_gan stage.start_from=$(RUN)/psnr/checkpoints/last.ckpt hydra.run.dir=$(RUN)/gan $(GAN)
+	$(BIN)/esrgan-compare $(RUN)/psnr/checkpoints/last.ckpt $(RUN)/gan/checkpoints/last.ckpt --output $(RUN)
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright
+
+clean:
+	rm -rf .venv build dist
