@@ -38,11 +38,12 @@ def test_table_and_pictures(photograph_folder: Path, tmp_path: Path, capsys: pyt
             assert min(picture.size) > 300
 
 
-def test_the_crop_is_the_most_textured_place() -> None:
-    image = np.full((200, 300, 3), 128, np.uint8)
+def test_the_crop_is_where_two_images_differ_most() -> None:
+    flat = np.full((200, 300, 3), 128, np.uint8)
+    image = flat.copy()
     image[96:160, 192:256] = make_photograph(64, 64, 0)
-    assert compare.most_textured(image, 64) == (96, 192)
-    assert compare.most_textured(image[:50, :50], 64) == (0, 0)
+    assert compare.most_different(flat, image, 64) == (96, 192)
+    assert compare.most_different(flat[:50, :50], image[:50, :50], 64) == (0, 0)
 
 
 def test_curves_are_read_by_iteration_and_a_resumed_run_goes_on_where_it_started(tmp_path: Path) -> None:

@@ -119,21 +119,20 @@ def format_table(scores: dict[str, Scores], count: int, border: int) -> str:
 def draw_comparison(
     truths: dict[str, np.ndarray], outputs: dict[str, dict[str, np.ndarray]], path: Path, side: int = 96
 ) -> None:
-    """Draw a row per photograph: the photograph, then its most textured crop as each method gives it."""
+    """Draw a row per photograph: the photograph, then the crop in which GAN stage and bicubic differ most."""
     columns = ["bicubic", "PSNR stage", f"α = {ALPHAS[-1]}", "GAN stage"]
     figure, axes = _pyplot().subplots(
         len(truths), 2 + len(columns), figsize=(2.4 * (2 + len(columns)), 2.6 * len(truths)), squeeze=False
     )
     for row, (file, truth) in zip(axes, truths.items(), strict=True):
-        top, left = most_textured(truth, side)
-        window = slice(top, top + side), slice(left, left + side)
-        row[0].imshow(truth)
+        top, left = most_different(outputs["bicubic"][file], outputs["GAN stage"][file], side)
         right, bottom = left + side, top + side
+        row[0].imshow(truth)
         row[0].plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="red", linewidth=1.5)
         row[0].set_title(file, fontsize=9)
-        crops = {"truth": truth[window], **{name: outputs[name][file][window] for name in columns}}
-        for axis, (name, crop) in zip(row[1:], crops.items(), strict=True):
-            axis.imshow(crop, interpolation="nearest")
+        crops = {"truth": truth, **{name: outputs[name][file] for name in columns}}
+        for axis, (name, image) in zip(row[1:], crops.items(), strict=True):
+            axis.imshow(image[top:bottom, left:right], interpolation="nearest")
             axis.set_title(name, fontsize=9)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -142,25 +141,14 @@ def draw_comparison(
     _pyplot().close(figure)
 
 
-def most_textured(image: np.ndarray, side: int) -> tuple[int, int]:
-    """Top and left of the square window with the largest gradient energy, on a grid of a quarter of its side."""
-    grey = image.astype(np.float64).mean(2)
-    energy = np.zeros_like(grey)
-    energy[:, 1:] += np.diff(grey, axis=1) ** 2
-    energy[1:] += np.diff(grey, axis=0) ** 2
-    total = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+def most_different(first: np.ndarray, second: np.ndarray, side: int) -> tuple[int, int]:
+    """Top and left of the square window in which two images differ most, on a grid of a quarter of its side."""
+    error = ((first.astype(np.float64) - second) ** 2).mean(2)
+    windows = np.lib.stride_tricks.sliding_window_view(error, (min(side, len(error)), min(side, error.shape[1])))
     step = max(1, side // 4)
-    places = [
-        (
-            total[top + side, left + side] - total[top, left + side] - total[top + side, left] + total[top, left],
-            top,
-            left,
-        )
-        for top in range(0, max(1, grey.shape[0] - side), step)
-        for left in range(0, max(1, grey.shape[1] - side), step)
-        if top + side <= grey.shape[0] and left + side <= grey.shape[1]
-    ]
-    return max(places)[1:] if places else (0, 0)
+    sums = windows[::step, ::step].sum((2, 3))
+    top, left = np.unravel_index(sums.argmax(), sums.shape)
+    return int(top) * step, int(left) * step
 
 
 def logs_of(checkpoint: Path) -> list[Path]:

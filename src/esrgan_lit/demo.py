@@ -8,14 +8,14 @@ from typing import Literal
 SPLITS = {
     "train": (
         "astronaut.png",
-        "coffee.png",
         "hubble_deep_field.jpg",
         "ihc.png",
         "motorcycle_left.png",
         "motorcycle_right.png",
         "retina.jpg",
+        "rocket.jpg",
     ),
-    "held_out": ("chelsea.png", "rocket.jpg"),
+    "held_out": ("chelsea.png", "coffee.png"),
 }
 
 

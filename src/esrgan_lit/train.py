@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hydra
 import lightning as L  # noqa: N812 (Lightning's own idiom)
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -47,6 +48,8 @@ def train(config: DictConfig) -> Path:
 def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     """Build trainer, stage and data, and check the data: all that can be wrong is said here, before training."""
     check_keys(config)
+    if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
+        raise ValueError("trainer.accelerator is gpu, but PyTorch finds no GPU here; train on the CPU with trainer=cpu")
     settings = OmegaConf.to_container(config, resolve=True)
     L.seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data, _convert_="all")

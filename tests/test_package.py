@@ -1,0 +1,45 @@
+"""The wheel: what is in it works without the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel's content, as pip would lay it out."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]  # sdist, then wheel
+    subprocess.run(build, check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_every_configuration_is_in_the_wheel(installed: Path) -> None:
+    shipped = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
+    assert shipped == {
+        path.relative_to(installed / "esrgan_lit" / "conf") for path in (installed / "esrgan_lit").rglob("*.yaml")
+    }
+    assert (installed / "esrgan_lit" / "py.typed").is_file()
+
+
+def test_the_installed_command_composes_the_papers_experiment_in_any_folder(installed: Path, tmp_path: Path) -> None:
+    code = "import esrgan_lit, esrgan_lit.train as t, sys; print(esrgan_lit.__file__, file=sys.stderr); t.main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--cfg", "job", "+experiment=gan_rrdb23"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stderr.startswith(str(installed))
+    assert "blocks: 23" in result.stdout
+    assert "adversarial: 0.005" in result.stdout
