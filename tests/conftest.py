@@ -49,12 +49,11 @@ def photograph_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def configure(photograph_folder: Path, tmp_path: Path) -> Callable[..., DictConfig]:
-    """Compose a shipped experiment and shrink it: tiny parts, a folder of small photographs, two steps on the CPU."""
+def tiny(photograph_folder: Path, tmp_path: Path) -> Callable[[str], list[str]]:
+    """Overrides that shrink a shipped experiment: tiny parts, a folder of small photographs, two steps on the CPU."""
 
-    def compose_tiny(experiment: str, *overrides: str) -> DictConfig:
-        is_gan = experiment.startswith(("gan", "quickstart_gan"))
-        tiny = [
+    def overrides(experiment: str) -> list[str]:
+        shrunk = [
             f"+experiment={experiment}",
             f"output_dir={tmp_path}/run",
             "data=folder",
@@ -71,10 +70,20 @@ def configure(photograph_folder: Path, tmp_path: Path) -> Callable[..., DictConf
             "trainer.log_every_n_steps=1",
             "logger=csv",
         ]
-        if is_gan:
-            tiny += ["stage.start_from=scratch", "stage.discriminator.width=4", "stage/perceptual=vgg19"]
-            tiny += ["stage.perceptual.weights=untrained", "stage.perceptual.layer=conv1_2"]
+        if "gan" in experiment:
+            shrunk += ["stage.start_from=scratch", "stage.discriminator.width=4", "stage/perceptual=vgg19"]
+            shrunk += ["stage.perceptual.weights=untrained", "stage.perceptual.layer=conv1_2"]
+        return shrunk
+
+    return overrides
+
+
+@pytest.fixture
+def configure(tiny: Callable[[str], list[str]]) -> Callable[..., DictConfig]:
+    """Compose a shipped experiment, shrunk, with further overrides."""
+
+    def compose_tiny(experiment: str, *overrides: str) -> DictConfig:
         with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
-            return compose("train", [*tiny, *overrides])
+            return compose("train", [*tiny(experiment), *overrides])
 
     return compose_tiny

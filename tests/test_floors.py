@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
     {"resize", "demo"},
     {"networks", "losses", "metrics", "images"},
-    {"data", "checkpoints", "inference"},
-    {"stages", "monitoring", "compare", "cli"},
+    {"pairs", "checkpoints", "inference"},
+    {"data", "stages", "monitoring", "compare", "cli"},
     {"train"},
 ]
 

@@ -107,3 +107,29 @@ trainer: {{max_steps: 2}}
     result = run_command("--config-dir", "mine", "+experiment=my_photographs", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert list((tmp_path / "runs" / "mine").glob("*/checkpoints/last.ckpt"))
+
+
+def test_two_processes_equal_one_at_double_the_batch(tiny: Callable[[str], list[str]], tmp_path: Path) -> None:
+    """Weights, and the validation means of an odd number of images over two ranks."""
+    common = [*tiny("psnr_rrdb23"), "trainer.precision=64-true", "data.validation=${data.train}"]
+    states, logs = [], []
+    for processes in (1, 2):
+        changes = [f"trainer.devices={processes}", f"data.batch={4 // processes}", f"output_dir={tmp_path}/{processes}"]
+        result = run_command(*common, *changes, "trainer.strategy=ddp", folder=tmp_path)
+        assert result.returncode == 0, result.stderr
+        run = tmp_path / str(processes)
+        states.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+        logs.append((run / "csv" / "version_0" / "metrics.csv").read_text().splitlines())
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=0, atol=1e-9, msg=key)
+    (header, *_, one), (_, *_, two) = logs
+    assert "val/psnr_y" in header
+    assert [float(value) for value in two.split(",") if value] == pytest.approx(
+        [float(value) for value in one.split(",") if value], rel=1e-6
+    )
+
+
+def test_the_gan_stage_runs_on_two_processes(tiny: Callable[[str], list[str]], tmp_path: Path) -> None:
+    result = run_command(*tiny("gan_rrdb23"), "trainer.devices=2", "trainer.strategy=ddp", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2

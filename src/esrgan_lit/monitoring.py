@@ -11,9 +11,9 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from esrgan_lit.data import Pair
 from esrgan_lit.images import save_image
 from esrgan_lit.inference import to_image
+from esrgan_lit.pairs import Pair, ValidationImage
 from esrgan_lit.resize import resize
 
 
@@ -36,15 +36,15 @@ class ImagePanels(L.Callback):
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: Any,
-        batch: tuple[list[str], Pair],
+        batch: ValidationImage,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Write the panel of one validation image."""
         if not trainer.is_global_zero or trainer.sanity_checking or batch_idx >= self.images:
             return
-        (name,), pair = batch
-        panel = make_panel(pair, outputs, self.size)
+        name = batch.name[0]
+        panel = make_panel(batch.pair, outputs, self.size)
         save_image(panel, self.folder / f"step_{trainer.global_step:07d}_{name}.png")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

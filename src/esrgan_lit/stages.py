@@ -15,10 +15,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
 from esrgan_lit.checkpoints import load_weights_into
-from esrgan_lit.data import Pair
 from esrgan_lit.losses import PerceptualLoss, PixelLoss, RelativisticAverageLoss, StandardLoss
 from esrgan_lit.metrics import psnr_y, ssim_y
 from esrgan_lit.networks import Generator
+from esrgan_lit.pairs import Pair, ValidationImage
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -68,15 +68,15 @@ class Stage(L.LightningModule):
         if self.ema is not None:
             self.ema.update_parameters(self.generator)
 
-    def validation_step(self, batch: tuple[list[str], Pair], batch_idx: int) -> Tensor:
+    def validation_step(self, batch: ValidationImage, batch_idx: int) -> Tensor:
         """Measure whole images; returns the delivered network's output for the image panels."""
-        _, pair = batch
+        pair = batch.pair
         networks = {"": self.delivered, "_without_ema": self.generator} if self.ema else {"": self.generator}
         outputs = {suffix: network(pair.low_res) for suffix, network in networks.items()}
         for suffix, output in outputs.items():
             for name, metric in (("psnr_y", psnr_y), ("ssim_y", ssim_y)):
                 mean = cast(MeanMetric, self.validation_means[name + suffix])
-                mean.update(metric(output, pair.high_res, self.generator.scale))
+                mean.update(metric(output, pair.high_res, self.generator.scale), batch.counted)
                 self.log(f"val/{name}{suffix}", mean, prog_bar=name == "psnr_y" and not suffix, batch_size=1)
         return outputs[""]
 
