@@ -54,6 +54,10 @@ def test_curves_are_read_by_iteration_and_a_resumed_run_goes_on_where_it_started
     assert compare.read_curves([first, second]) == {"train/pixel": [(0, 0.5), (10, 0.3)], "val/psnr_y": [(9, 28.5)]}
 
 
+def test_the_running_mean_is_the_mean_of_its_neighbourhood() -> None:
+    assert compare.running_mean([1.0, 2.0, 6.0, 8.0], reach=1) == [1.5, 3.0, pytest.approx(16 / 3), 7.0]
+
+
 def test_demo_photographs_are_there_and_held_out_ones_are_not_trained_on() -> None:
     train, held_out = demo.photographs("train"), demo.photographs("held_out")
     assert not set(train) & set(held_out)

@@ -122,7 +122,11 @@ def draw_comparison(
     """Draw a row per photograph: the photograph, then the crop in which GAN stage and bicubic differ most."""
     columns = ["bicubic", "PSNR stage", f"α = {ALPHAS[-1]}", "GAN stage"]
     figure, axes = _pyplot().subplots(
-        len(truths), 2 + len(columns), figsize=(2.4 * (2 + len(columns)), 2.6 * len(truths)), squeeze=False
+        len(truths),
+        2 + len(columns),
+        figsize=(2.4 * (2 + len(columns)), 2.7 * len(truths)),
+        squeeze=False,
+        layout="constrained",
     )
     for row, (file, truth) in zip(axes, truths.items(), strict=True):
         top, left = most_different(outputs["bicubic"][file], outputs["GAN stage"][file], side)
@@ -136,8 +140,7 @@ def draw_comparison(
             axis.set_title(name, fontsize=9)
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.tight_layout(pad=0.4)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=110)
     _pyplot().close(figure)
 
 
@@ -159,20 +162,28 @@ def logs_of(checkpoint: Path) -> list[Path]:
 
 def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
     """Draw every logged loss term and validation PSNR over the iterations, a column per run (given as its logs)."""
-    groups = [("train/", "loss terms, unweighted"), ("val/psnr_y", "PSNR-Y in dB, held out")]
-    figure, axes = _pyplot().subplots(2, len(runs), figsize=(6 * len(runs), 6), squeeze=False)
-    for column, logs in zip(axes.T, runs, strict=True):
-        column[0].set_title(logs[0].parents[2].name)
-        for axis, (prefix, label) in zip(column, groups, strict=True):
-            for name, points in read_curves(logs).items():
-                if name.startswith(prefix) and not name.endswith("_logit"):
-                    axis.plot(*zip(*points, strict=True), label=name, marker="." if prefix != "train/" else "")
-            axis.set(xlabel="iteration", ylabel=label)
-            axis.legend(fontsize=8)
+    figure, axes = _pyplot().subplots(2, len(runs), figsize=(6 * len(runs), 6.5), squeeze=False, layout="constrained")
+    for (terms, validation), logs in zip(axes.T, runs, strict=True):
+        for name, points in read_curves(logs).items():
+            iterations, values = zip(*points, strict=True)
+            if name.startswith("val/psnr_y"):
+                validation.plot(iterations, values, marker=".", label=name)
+            elif name.startswith("train/") and not name.endswith("_logit"):
+                (line,) = terms.plot(iterations, running_mean(values), label=name)
+                terms.plot(iterations, values, color=line.get_color(), alpha=0.25)
+        terms.set(title=logs[0].parents[2].name, ylabel="loss terms, unweighted, and their running mean", yscale="log")
+        validation.set(ylabel="PSNR-Y in dB, held out")
+        for axis in (terms, validation):
+            axis.set_xlabel("iteration")
             axis.grid(alpha=0.3)
-    figure.tight_layout()
+            axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
     _pyplot().close(figure)
+
+
+def running_mean(values: Sequence[float], reach: int = 10) -> list[float]:
+    """Mean of each value and those up to ``reach`` places before and after it."""
+    return [float(np.mean(values[max(0, at - reach) : at + reach + 1])) for at in range(len(values))]
 
 
 def read_curves(logs: Sequence[Path]) -> dict[str, list[tuple[int, float]]]:
