@@ -62,6 +62,8 @@ def test_messages_for_bad_configurations(configure: Callable[..., DictConfig], t
         train(configure("gan_rrdb23", "crop=48"))
     with pytest.raises(InstantiationException, match=r"stage\.start_from is not set"):
         train(configure("gan_rrdb23", "stage.start_from=null"))
+    with pytest.raises(ValueError, match=r"resume: none\.ckpt is no file"):
+        train(configure("psnr_rrdb23", "resume=none.ckpt"))
     with pytest.raises(InstantiationException, match=r"unexpected keyword argument 'ema_dcay'"):
         train(configure("psnr_rrdb23", "+stage.ema_dcay=0.9"))
     config = configure("psnr_rrdb23")
@@ -79,6 +81,9 @@ def run_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[st
 
 def test_the_command_in_another_folder(tmp_path: Path, photograph_folder: Path) -> None:
     """No data: what to put where. Then an experiment of the user's own, in their own folder."""
+    if not torch.accelerator.is_available():
+        result = run_command("+experiment=psnr_rrdb23", folder=tmp_path)
+        assert "finds no GPU here; train on the CPU with trainer=cpu" in result.stderr
     result = run_command("+experiment=psnr_rrdb23", "trainer=cpu", folder=tmp_path)
     assert result.returncode != 0
     assert "Traceback" not in result.stderr

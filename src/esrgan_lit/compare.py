@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", nargs="+", help="high-resolution files or folders (default: the demo's held-out)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for table and pictures")
     options = parser.parse_args(arguments)
+    _pyplot()  # says at once if matplotlib is missing
     try:
         psnr, gan = load_generator(options.psnr), load_generator(options.gan)
         methods = make_methods(psnr, gan)
@@ -171,7 +172,7 @@ def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
             elif name.startswith("train/") and not name.endswith("_logit"):
                 (line,) = terms.plot(iterations, running_mean(values), label=name)
                 terms.plot(iterations, values, color=line.get_color(), alpha=0.25)
-        terms.set(title=logs[0].parents[2].name, ylabel="loss terms, unweighted, and their running mean", yscale="log")
+        terms.set(title=logs[0].parents[2].name, ylabel="loss terms and running means", yscale="log")
         validation.set(ylabel="PSNR-Y in dB, held out")
         for axis in (terms, validation):
             axis.set_xlabel("iteration")

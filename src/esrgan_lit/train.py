@@ -12,6 +12,7 @@ import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.data import PairDataModule
@@ -34,19 +35,14 @@ NOISE = (
 
 def train(config: DictConfig) -> Path:
     """Train as configured; returns the path of the last checkpoint."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
-    trainer, stage, data = prepare(config)
-    trainer.fit(stage, data, ckpt_path=config.resume, weights_only=True)
-    # The iterations after the last validation are kept too.
-    last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
-    trainer.save_checkpoint(last, weights_only=False)
-    return last
+    return fit(config, *prepare(config))
 
 
 def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     """Build trainer, stage and data, and check the data: all that can be wrong is said here, before training."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
     check_keys(config)
     if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
         raise ValueError("trainer.accelerator is gpu, but PyTorch finds no GPU here; train on the CPU with trainer=cpu")
@@ -54,8 +50,10 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     L.seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data, _convert_="all")
     data.setup("fit")
-    if config.resume is not None:  # the checkpoint brings the weights
-        config.stage.start_from = SCRATCH
+    if config.resume is not None:
+        if not Path(config.resume).is_file():
+            raise ValueError(f"resume: {config.resume} is no file; give a checkpoint, runs/…/checkpoints/last.ckpt")
+        config.stage.start_from = SCRATCH  # the checkpoint brings the weights
     stage = instantiate(config.stage, _convert_="all")
     stage.config = settings
     options = dict(config.trainer)
@@ -66,6 +64,20 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     options["val_check_interval"] = min(config.trainer.val_check_interval, config.trainer.max_steps)
     trainer = instantiate(OmegaConf.create(options), callbacks=callbacks, logger=loggers, _convert_="all")
     return trainer, stage, data
+
+
+def fit(config: DictConfig, trainer: L.Trainer, stage: Stage, data: PairDataModule) -> Path:
+    """Run the training; returns the path of the last checkpoint."""
+    try:
+        trainer.fit(stage, data, ckpt_path=config.resume, weights_only=True)
+        # The iterations after the last validation are kept too.
+        last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
+        trainer.save_checkpoint(last, weights_only=False)
+    finally:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # or the next job of a sweep would go on in this run
+    return last
 
 
 def check_keys(config: DictConfig) -> None:
@@ -86,12 +98,12 @@ def check_keys(config: DictConfig) -> None:
 def main(config: DictConfig) -> None:
     """Entry point of ``esrgan-train``."""
     try:
-        last = train(config)
+        parts = prepare(config)
     except (InstantiationException, ValueError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         sys.exit(f"esrgan-train: {_plain(error)}")
-    print(f"checkpoints in {last.parent}")
+    print(f"checkpoints in {fit(config, *parts).parent}")
 
 
 def _plain(error: Exception) -> str:
