@@ -1,5 +1,6 @@
 """The data module: batches over ranks, validation pairs, and what is refused before training starts."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ import torch
 from PIL import Image
 
 from esrgan_lit import PairDataModule, imresize
-from esrgan_lit.data import StepSampler
+from esrgan_lit.data import StepSampler, ThreadedLoader
+from esrgan_lit.images import list_images, survey
+from esrgan_lit.pairs import CropDataset, Degradation
+from esrgan_lit.store import pack
 
 
 def test_ranks_share_the_global_batch_and_a_resumed_sampler_goes_on() -> None:
@@ -18,6 +22,29 @@ def test_ranks_share_the_global_batch_and_a_resumed_sampler_goes_on() -> None:
     halves = [list(StepSampler(2, rank, 2, steps=5, start=lambda: 0)) for rank in (0, 1)]
     assert [left + right for left, right in zip(*halves, strict=True)] == alone
     assert list(StepSampler(4, 0, 1, steps=5, start=lambda: 3)) == alone[3:]
+
+
+def test_a_thread_gives_every_batch_in_order_and_passes_errors_on(photograph_folder: Path) -> None:
+    photographs = survey(list_images([photograph_folder], "data.train"), "refuse")
+    crops = CropDataset(photographs, 32, Degradation(4), 0, True, 100, in_memory=False)
+    sampler = StepSampler(2, 0, 1, steps=6, start=lambda: 1)
+    batches = list(ThreadedLoader(crops, sampler, lambda windows: windows))
+    assert len(batches) == 5
+    for step, batch in enumerate(batches, start=1):
+        expected = crops.__getitems__([2 * step, 2 * step + 1])
+        assert torch.equal(batch.levels, expected.levels)
+        assert batch.orientations == expected.orientations
+
+    before = threading.active_count()
+    loader = iter(ThreadedLoader(crops, sampler, lambda windows: windows))
+    next(loader)
+    loader.close()  # an interrupted training leaves no thread behind
+    assert threading.active_count() == before
+
+    for path in photograph_folder.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError):
+        list(ThreadedLoader(crops, sampler, lambda windows: windows))
 
 
 @pytest.fixture
@@ -36,12 +63,29 @@ def module(photograph_folder: Path) -> Callable[..., PairDataModule]:
             "small_images": "refuse",
             "unreadable_images": "refuse",
             "in_memory": False,
+            "cache": None,
+            "texture_candidates": 1,
+            "on_device": True,
             "workers": 0,
             "seed": 0,
         }
         return PairDataModule(**{**settings, **changes})
 
     return build
+
+
+def test_an_image_lost_during_training_is_replaced_and_said(
+    photograph_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photographs = survey(list_images([photograph_folder], "data.train"), "refuse")
+    crops = CropDataset(photographs, 32, Degradation(4), 0, True, 100, in_memory=False)
+    before = crops.__getitems__(range(12))
+    (photograph_folder / "b.png").unlink()
+    after = crops.__getitems__(range(12))
+    same = [torch.equal(*levels) for levels in zip(before.levels, after.levels, strict=True)]
+    assert same.count(False) == 4  # b's third of the samples, and no other
+    assert caplog.text.count("taken from another photograph") == 4
+    assert "b.png" in caplog.text
 
 
 def low_res_folder(high_res: Path, folder: Path, suffix: str = "x4") -> Path:
@@ -74,10 +118,10 @@ def test_pairs_that_do_not_fit_are_refused(
 ) -> None:
     low = low_res_folder(photograph_folder, tmp_path / "low")
     Image.new("RGB", (5, 5)).save(low / "bx4.png")
-    with pytest.raises(ValueError, match=r"bx4\.png is 5×5, which is not a 4th of .*b\.png \(77×83\)"):
+    with pytest.raises(ValueError, match=r"low_res bx4 is 5×5, which is not a 4th of high_res b \(77×83\)"):
         module(validation_low_res=low).setup("validate")
     (low / "bx4.png").rename(low / "d.png")
-    with pytest.raises(ValueError, match=r"high_res without a low_res partner: b\.png; low_res .* partner: d\.png"):
+    with pytest.raises(ValueError, match=r"high_res without a low_res partner: b; low_res .* partner: d\."):
         module(validation_low_res=low).setup("validate")
 
 
@@ -87,6 +131,7 @@ def test_pairs_that_do_not_fit_are_refused(
         ({"crop": 130}, "crop 130 is not a multiple of scale 4; use 128 or 132"),
         ({"crop": 2}, "crop 2 is not a multiple of scale 4; use 4 or 8"),
         ({"batch": 0}, "batch 0 is not positive"),
+        ({"texture_candidates": 0}, "texture_candidates 0 is not positive"),
         ({"boundary": "wrap"}, "boundary 'wrap' is not known"),
         ({"low_res_form": "int"}, "low_res_form 'int' is not known"),
         ({"train": ["nowhere"]}, r"data.train: nowhere does not exist .*Put the photographs"),
@@ -110,8 +155,30 @@ def test_small_and_unreadable_images_are_skipped_by_choice(
         module(validation=None).setup("fit")
     data = module(validation=None, crop=68, small_images="skip", unreadable_images="skip")
     data.setup("fit")
-    assert [photo.path.name for photo in data.photographs] == ["a.png", "b.png"]
+    assert [photo.name for photo in data.photographs] == ["a", "b"]
     assert "1 image smaller than 68×68" in caplog.text
     assert "cut.png" in caplog.text
-    with pytest.raises(ValueError, match="none of the 4 images can be used"):
+    with pytest.raises(ValueError, match="none of the 3 images can be used"):
         module(validation=None, crop=200, small_images="skip", unreadable_images="skip").setup("fit")
+
+
+def test_folders_stores_and_the_cache_give_the_same_pairs(
+    module: Callable[..., PairDataModule], photograph_folder: Path, tmp_path: Path
+) -> None:
+    pack(survey(list_images([photograph_folder], "FOLDER"), "refuse"), tmp_path / "store")
+    read = []
+    for changes in ({}, {"train": [tmp_path / "store"], "validation": tmp_path / "store"}, {"cache": tmp_path / "c"}):
+        data = module(**changes)
+        data.setup("fit")
+        crops = CropDataset(data.photographs, 32, Degradation(4), 0, True, 50, in_memory=False)
+        assert data.images is not None
+        read.append((crops.__getitems__(range(20)), [data.images[index] for index in range(3)]))
+    for windows, images in read[1:]:
+        torch.testing.assert_close(windows, read[0][0], rtol=0, atol=0)
+        torch.testing.assert_close(images[2].pair, read[0][1][2].pair, rtol=0, atol=0)
+        assert images[2].name == read[0][1][2].name
+    assert len(list((tmp_path / "c").glob("*/manifest.json"))) == 1
+    module(cache=tmp_path / "c").setup("fit")
+    Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save(photograph_folder / "a.png")
+    module(cache=tmp_path / "c").setup("fit")
+    assert len(list((tmp_path / "c").glob("*/manifest.json"))) == 2  # changed files are packed anew

@@ -7,11 +7,12 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
-    {"resize", "demo"},
+    {"resize", "demo", "catalogue"},
     {"networks", "losses", "metrics", "images"},
-    {"pairs", "checkpoints", "inference"},
-    {"data", "stages", "monitoring", "compare", "cli"},
-    {"train"},
+    {"store", "pairs", "checkpoints", "inference", "fetch"},
+    {"data", "forensics", "stages", "monitoring", "compare", "cli"},
+    {"train", "doctor"},
+    {"data_cli"},
 ]
 
 

@@ -61,14 +61,14 @@ def test_a_survey_is_remembered_until_the_file_changes(
     photograph_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = list_images([photograph_folder], "data.train")
-    before = survey(paths, 32, "refuse", "refuse")
+    before = survey(paths, "refuse")
     decoded = []
     real = images.read_image
     monkeypatch.setattr(images, "read_image", lambda path: decoded.append(path.name) or real(path))
-    assert survey(paths, 32, "refuse", "refuse") == before
+    assert survey(paths, "refuse") == before
     assert decoded == []
     Image.fromarray(make_photograph(50, 60, 9)).save(paths[0])
-    assert survey(paths, 32, "refuse", "refuse")[0] == (paths[0], 50, 60)
+    assert survey(paths, "refuse")[0] == (paths[0], 50, 60)
     assert decoded == ["a.png"]
 
 
@@ -77,7 +77,7 @@ def test_a_survey_without_a_place_for_its_memory_goes_on(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert len(survey(list_images([photograph_folder], "x"), 32, "refuse", "refuse")) == 3
+    assert len(survey(list_images([photograph_folder], "x"), "refuse")) == 3
 
 
 def test_saving_leaves_nothing_half_written(tmp_path: Path) -> None:

@@ -11,13 +11,18 @@ from PIL import Image
 from conftest import make_photograph
 from esrgan_lit import imresize
 from esrgan_lit.images import Photograph
-from esrgan_lit.pairs import CropDataset, Degradation, augment
+from esrgan_lit.pairs import CropDataset, Degradation, Pair, Windows, make_pairs, orient, texture
 
 
 def make_crops(path: Path, degradation: Degradation, crop: int, augmented: bool = False) -> CropDataset:
     image = make_photograph(75, 94, seed=5)
     Image.fromarray(image).save(path)
     return CropDataset([Photograph(path, 75, 94)], crop, degradation, 0, augmented, 100, in_memory=True)
+
+
+def sample(crops: CropDataset, n: int) -> Pair:
+    low_res, high_res = make_pairs(crops.__getitems__([n]), crops.degradation)
+    return Pair(low_res[0], high_res[0])
 
 
 def find(part: np.ndarray, whole: np.ndarray) -> tuple[int, int]:
@@ -46,7 +51,7 @@ def test_lr_crop_is_the_crop_of_the_whole_images_lr(
         small = np.floor(imresize(whole / 255, 1 / scale, boundary) * 255 + 0.5).clip(0, 255).astype(np.uint8)
     edges = set()
     for n in range(40):
-        pair = crops[n]
+        pair = sample(crops, n)
         top, left = find(levels(pair.high_res), whole)
         size = crop // scale
         expected = small[top // scale : top // scale + size, left // scale : left // scale + size]
@@ -55,25 +60,59 @@ def test_lr_crop_is_the_crop_of_the_whole_images_lr(
     assert edges == {"top", "bottom"}  # the boundary rule was put to use
 
 
-def test_all_eight_augmentations_keep_the_pair_aligned() -> None:
-    high_res = torch.from_numpy(make_photograph(16, 16, 1)).permute(2, 0, 1)
-    low_res = high_res[:, ::4, ::4]
-    seen = set()
-    for choice in range(8):
-        low, high = augment(low_res, high_res, choice)
-        seen.add(high.numpy().tobytes())
+def test_all_eight_orientations_keep_the_pair_aligned() -> None:
+    high_res = torch.from_numpy(make_photograph(16, 16, 1)).permute(2, 0, 1).expand(8, 3, 16, 16)
+    turned = orient(high_res, range(8))
+    turned_low = orient(high_res[..., ::4, ::4], range(8))
+    assert len({image.numpy().tobytes() for image in turned}) == 8
+    assert torch.equal(turned[0], high_res[0])
+    assert torch.equal(turned[1], high_res[0].rot90(1, (1, 2)))
+    assert torch.equal(turned[4], high_res[0].flip(-1))
+    for low, high in zip(turned_low, turned, strict=True):
         rows, columns = (slice(0, None, 4), slice(3, None, 4))
         candidates = [high[:, r, c] for r in (rows, columns) for c in (rows, columns)]
         assert any(torch.equal(low, candidate) for candidate in candidates)
-    assert len(seen) == 8
+
+
+def test_a_batch_is_its_samples(tmp_path: Path) -> None:
+    crops = make_crops(tmp_path / "a.png", Degradation(4), 32, augmented=True)
+    batch = make_pairs(crops.__getitems__(range(5, 9)), crops.degradation)
+    for place, n in enumerate(range(5, 9)):
+        torch.testing.assert_close(Pair(*(part[place] for part in batch)), sample(crops, n), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("form", ["uint8", "double"])
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_pairs_are_the_same_bits_on_a_gpu(scale: int, form: Any) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    degradation = Degradation(scale, "symmetric", form)
+    side = 24 * scale + 2 * degradation.margin
+    windows = Windows(torch.randint(0, 256, (8, side, side, 3), dtype=torch.uint8), tuple(range(8)))
+    there = make_pairs(Windows(windows.levels.cuda(), windows.orientations), degradation)
+    for here, part in zip(make_pairs(windows, degradation), there, strict=True):
+        assert torch.equal(here, part.cpu())
+
+
+def test_textured_places_are_preferred(tmp_path: Path) -> None:
+    image = np.full((256, 256, 3), 128, np.uint8)
+    image[:, 128:] = make_photograph(256, 128, seed=0)
+    Image.fromarray(image).save(tmp_path / "half.png")
+    photograph = [Photograph(tmp_path / "half.png", 256, 256)]
+    means = []
+    for candidates in (1, 4):
+        crops = CropDataset(photograph, 32, Degradation(4), 0, False, 99, True, texture_candidates=candidates)
+        means.append(np.mean([texture(window.numpy()) for window in crops.__getitems__(range(99)).levels]))
+    assert means[1] > 1.3 * means[0]
+    assert texture(image[:32, :32]) == 0
 
 
 def test_sample_n_is_a_function_of_seed_and_n(tmp_path: Path) -> None:
     first = make_crops(tmp_path / "a.png", Degradation(4), 32, augmented=True)
     second = make_crops(tmp_path / "a.png", Degradation(4), 32, augmented=True)
     for n in (7, 3, 50):
-        torch.testing.assert_close(second[n], first[n], rtol=0, atol=0)
-    assert not torch.equal(first[3].high_res, first[4].high_res)
+        torch.testing.assert_close(sample(second, n), sample(first, n), rtol=0, atol=0)
+    assert not torch.equal(sample(first, 3).high_res, sample(first, 4).high_res)
 
 
 def test_each_pass_uses_every_photograph_once(photograph_folder: Path) -> None:
@@ -82,11 +121,11 @@ def test_each_pass_uses_every_photograph_once(photograph_folder: Path) -> None:
     crops = CropDataset(photographs, 64, Degradation(4), 0, False, 99, in_memory=True)
     owners = []
     for n in range(9):
-        high = levels(crops[n].high_res)
+        high = levels(sample(crops, n).high_res)
         owners.append(
             next(
                 i
-                for i, pixels in enumerate(crops.pixels or [])
+                for i, pixels in enumerate(crops.loaded or [])
                 if (np.lib.stride_tricks.sliding_window_view(pixels, high.shape)[..., 0, :, :, :] == high)
                 .all((2, 3, 4))
                 .any()

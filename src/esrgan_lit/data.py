@@ -1,16 +1,35 @@
-"""The LightningDataModule: photographs in folders → batches of pairs, the same on any number of workers and GPUs."""
+"""The LightningDataModule: folders and stores → batches of pairs, the same on any number of workers and GPUs."""
 
+import hashlib
+import json
+import os
+import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from math import ceil
 from pathlib import Path
+from typing import Any, cast
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 
-from esrgan_lit.images import FaultPolicy, Photograph, list_images, survey
-from esrgan_lit.pairs import CropDataset, Degradation, ImageDataset, LowResForm, Pair, ValidationImage, pair_up
+from esrgan_lit.images import FaultPolicy, Photograph, ReadableImage, large_enough, list_images, survey
+from esrgan_lit.pairs import (
+    CropDataset,
+    Degradation,
+    ImageDataset,
+    LowResForm,
+    ValidationImage,
+    Windows,
+    make_pairs,
+    pair_up,
+)
 from esrgan_lit.resize import Boundary
+from esrgan_lit.store import Store, is_store, pack
 
 
 class StepSampler(Sampler[list[int]]):
@@ -40,13 +59,71 @@ class StepSampler(Sampler[list[int]]):
             yield list(range(first, first + self.batch))
 
 
-class PairDataModule(L.LightningDataModule):
-    """Photographs in folders → batches of :class:`Pair`, for training and validation.
+class ThreadedLoader:
+    """Batches prepared ahead by a thread of this process.
+
+    Where nothing has to be decoded this beats DataLoader's processes, which must send every batch through a pipe.
 
     Args:
-        train: folders (searched recursively) or image files; their union is trained on.
-        validation: folders or files of whole high-resolution images, or None for no validation.
-        validation_low_res: folder of their low-resolution partners; made from them where None.
+        dataset: gives a whole batch at once.
+        sampler: the numbers of each batch.
+        finish: what is done to each batch in the thread.
+        ahead: number of batches that wait ready.
+    """
+
+    def __init__(
+        self, dataset: CropDataset, sampler: StepSampler, finish: Callable[[Windows], Any], ahead: int = 4
+    ) -> None:
+        self.dataset = dataset
+        self.sampler = sampler
+        self.finish = finish
+        self.ahead = ahead
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        ready: queue.Queue[Any] = queue.Queue(self.ahead)
+        stopped = threading.Event()
+
+        def put(item: Any) -> None:
+            while not stopped.is_set():
+                with suppress(queue.Full):
+                    ready.put(item, timeout=0.1)
+                    return
+
+        def produce() -> None:
+            try:
+                for numbers in self.sampler:
+                    put((pin(self.finish(self.dataset.__getitems__(numbers))), None))
+                    if stopped.is_set():
+                        return
+                put((None, StopIteration()))
+            except Exception as error:  # raised again where the batch is asked for
+                put((None, error))
+
+        thread = threading.Thread(target=produce, daemon=True)
+        thread.start()
+        try:
+            while True:
+                batch, error = ready.get()
+                if isinstance(error, StopIteration):
+                    return
+                if error is not None:
+                    raise error
+                yield batch
+        finally:
+            stopped.set()
+            thread.join()
+
+
+class PairDataModule(L.LightningDataModule):
+    """Photographs in folders or stores → batches of :class:`Pair`, for training and validation.
+
+    Args:
+        train: folders (searched recursively), image files or stores of ``esrgan-data pack``; their union is trained on.
+        validation: the same, for whole high-resolution images, or None for no validation.
+        validation_low_res: folder or store of their low-resolution partners; made from them where None.
         scale: factor between low and high resolution.
         crop: side of the high-resolution training crops, a multiple of ``scale``.
         batch: crops per GPU and iteration.
@@ -56,7 +133,11 @@ class PairDataModule(L.LightningDataModule):
         small_images: ``skip`` (with a warning that counts them) or ``refuse`` images smaller than the crop.
         unreadable_images: ``skip`` or ``refuse`` files that cannot be decoded whole.
         in_memory: decode every training image once and keep it (uint8: 3 bytes per pixel).
-        workers: processes that prepare batches; 0 for none.
+        cache: folder in which the training files are packed into a store before the first training; None for none.
+        texture_candidates: of so many random crops the most textured one is taken; 1 for any.
+        on_device: send uint8 crops to the device and make low resolution, flips and rotations there: the same pairs.
+        workers: processes that prepare batches; 0 for a thread of this process; None for a thread where nothing has to
+            be decoded and up to 8 processes otherwise.
         seed: of the order, the crops and the augmentation.
 
     Raises:
@@ -77,7 +158,10 @@ class PairDataModule(L.LightningDataModule):
         small_images: FaultPolicy,
         unreadable_images: FaultPolicy,
         in_memory: bool,
-        workers: int,
+        cache: str | Path | None,
+        texture_candidates: int,
+        on_device: bool,
+        workers: int | None,
         seed: int,
     ) -> None:
         super().__init__()
@@ -86,8 +170,9 @@ class PairDataModule(L.LightningDataModule):
         if crop < scale or crop % scale:
             below = max(scale, crop // scale * scale)
             raise ValueError(f"crop {crop} is not a multiple of scale {scale}; use {below} or {below + scale}")
-        if batch < 1:
-            raise ValueError(f"batch {batch} is not positive; the paper's is 16")
+        for name, number, usual in (("batch", batch, 16), ("texture_candidates", texture_candidates, 1)):
+            if number < 1:
+                raise ValueError(f"{name} {number} is not positive; the usual is {usual}")
         self.sources = train
         self.validation_sources = validation
         self.validation_low_res = validation_low_res
@@ -97,9 +182,12 @@ class PairDataModule(L.LightningDataModule):
         self.small_images: FaultPolicy = small_images
         self.unreadable_images: FaultPolicy = unreadable_images
         self.in_memory = in_memory
+        self.cache = cache
+        self.texture_candidates = texture_candidates
+        self.on_device = on_device
         self.workers = workers
         self.seed = seed
-        self.photographs: list[Photograph] = []
+        self.photographs: list[ReadableImage] = []
         self.images: ImageDataset | None = None
 
     def setup(self, stage: str) -> None:
@@ -107,29 +195,52 @@ class PairDataModule(L.LightningDataModule):
         if self.validation_sources is not None and self.images is None:
             scale = self.degradation.scale
             least = 2 * scale + 11  # the border that metrics shave, and SSIM's window
-            found = list_images(self.validation_sources, "data.validation")
-            high_res = survey(found, least, small="refuse", unreadable="refuse")
+            high_res = open_images(self.validation_sources, "data.validation", "refuse")
+            high_res = large_enough(high_res, least, "refuse")
             low_res = None
             if self.validation_low_res is not None:
-                found = list_images([self.validation_low_res], "data.validation_low_res")
-                low_res = pair_up(high_res, survey(found, 1, small="refuse", unreadable="refuse"), scale)
-            self.images = ImageDataset([high.path for high in high_res], low_res, self.degradation)
+                low_res = open_images([self.validation_low_res], "data.validation_low_res", "refuse")
+                low_res = pair_up(high_res, low_res, scale)
+            self.images = ImageDataset(high_res, low_res, self.degradation)
         if stage == "fit" and not self.photographs:
-            found = list_images(self.sources, "data.train")
-            self.photographs = survey(found, self.crop, self.small_images, self.unreadable_images)
+            found = open_images(self.sources, "data.train", self.unreadable_images, self.cache)
+            self.photographs = large_enough(found, self.crop, self.small_images)
 
-    def train_dataloader(self) -> DataLoader[Pair]:
-        """Batches of :class:`Pair`, from the iteration that the trainer is at."""
+    def train_dataloader(self) -> ThreadedLoader | DataLoader[Windows]:
+        """Batches from the iteration that the trainer is at."""
         trainer = self._attached_trainer()
         progress = trainer.fit_loop.epoch_loop.batch_progress
         sampler = StepSampler(
             self.batch, trainer.global_rank, trainer.world_size, trainer.max_steps, lambda: progress.total.ready
         )
-        length = trainer.max_steps * trainer.world_size * self.batch
         crops = CropDataset(
-            self.photographs, self.crop, self.degradation, self.seed, self.augment, length, self.in_memory
+            self.photographs,
+            self.crop,
+            self.degradation,
+            self.seed,
+            self.augment,
+            trainer.max_steps * trainer.world_size * self.batch,
+            self.in_memory,
+            self.texture_candidates,
         )
-        return self._loader(crops, batch_sampler=sampler)
+        finish = cast(
+            Callable[[Any], Any],
+            _as_they_are if self.on_device else partial(make_pairs, degradation=self.degradation),
+        )
+        workers = self.workers
+        if workers is None:
+            decodes = not self.in_memory and not all(hasattr(image, "store") for image in self.photographs)
+            workers = min(8, os.cpu_count() or 1) if decodes else 0
+        if workers == 0:
+            return ThreadedLoader(crops, sampler, finish)
+        return DataLoader(
+            crops,
+            batch_sampler=sampler,
+            collate_fn=finish,
+            num_workers=workers,
+            persistent_workers=True,
+            pin_memory=torch.cuda.is_available(),
+        )
 
     def val_dataloader(self) -> DataLoader[ValidationImage] | list[None]:
         """Whole images one by one, every rank its share."""
@@ -138,18 +249,58 @@ class PairDataModule(L.LightningDataModule):
         trainer = self._attached_trainer()
         rounds = ceil(len(self.images) / trainer.world_size)
         share = range(trainer.global_rank, rounds * trainer.world_size, trainer.world_size)
-        return self._loader(self.images, batch_sampler=[[index] for index in share])
+        return DataLoader(self.images, batch_sampler=[[position] for position in share])
 
-    def _loader(self, dataset: Dataset, batch_sampler: Sampler | list[list[int]]) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_sampler=batch_sampler,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Make the pairs of a batch that came as windows, on the device that it came to."""
+        if not isinstance(batch, Windows):
+            return batch
+        # Lightning converted the batch to the trainer's precision before it was floating point.
+        return self._attached_trainer().precision_plugin.convert_input(make_pairs(batch, self.degradation))
 
     def _attached_trainer(self) -> L.Trainer:
         if self.trainer is None:
             raise RuntimeError("PairDataModule gives its loaders to a Trainer; pass it as trainer.fit(stage, data)")
         return self.trainer
+
+
+def open_images(
+    sources: Sequence[str | Path], setting: str, unreadable: FaultPolicy, cache: str | Path | None = None
+) -> list[ReadableImage]:
+    """Images of a union of folders, files and stores, none twice.
+
+    Args:
+        sources: folders, image files or stores.
+        setting: what the user would change, for messages.
+        unreadable: what to do with files that do not decode.
+        cache: folder in which the files of each source are packed into a store of their own; None to read the files.
+    """
+    if isinstance(sources, str | Path):
+        sources = [sources]
+    images: dict[str, ReadableImage] = {}
+    for source in map(Path, sources):
+        found: Sequence[ReadableImage]
+        if is_store(source):
+            found = Store(source).images()
+        else:
+            found = survey(list_images([source], setting), unreadable)
+            if cache is not None and found:
+                found = pack(found, Path(cache) / _digest(found)).images()
+        images |= {str(Path(image.source).resolve()): image for image in found}
+    return list(images.values())
+
+
+def _digest(photographs: Sequence[Photograph]) -> str:
+    states = [(str(photo.path.resolve()), photo.path.stat().st_mtime_ns) for photo in photographs]
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
+
+
+def pin(batch: Any) -> Any:
+    """Move a named tuple's tensors to page-locked memory, from where a CUDA device copies faster, if there is one."""
+    if not torch.cuda.is_available():
+        return batch
+    return type(batch)(*(part.pin_memory() if isinstance(part, Tensor) else part for part in batch))
+
+
+def _as_they_are(windows: Windows) -> Windows:
+    return windows

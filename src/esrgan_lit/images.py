@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -26,6 +26,51 @@ class Photograph(NamedTuple):
     path: Path
     height: int
     width: int
+
+    @property
+    def source(self) -> str:
+        """Path of the file."""
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Of the file, without its suffix."""
+        return self.path.stem
+
+    def pixels(self) -> np.ndarray:
+        """Decode it: uint8 RGB (height, width, 3)."""
+        return read_image(self.path)
+
+
+class ReadableImage(Protocol):
+    """What can be trained on: a file, or an image in a store."""
+
+    @property
+    def source(self) -> str:
+        """Path of the file that it is, or was decoded from."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Of that file, without its suffix."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        ...
+
+    def pixels(self) -> np.ndarray:
+        """uint8 RGB (height, width, 3)."""
+        ...
+
+
+Sized = TypeVar("Sized", bound=ReadableImage)
 
 
 def list_images(sources: Sequence[str | Path], setting: str) -> list[Path]:
@@ -89,41 +134,42 @@ def save_image(image: np.ndarray, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def survey(paths: Sequence[Path], least: int, small: FaultPolicy, unreadable: FaultPolicy) -> list[Photograph]:
-    """Decode every file once, in parallel and with a progress bar, and sort out those that cannot be used.
+def survey(paths: Sequence[Path], unreadable: FaultPolicy) -> list[Photograph]:
+    """Decode every file once, in parallel and with a progress bar, and sort out those that do not decode.
 
     A file that was found whole is not decoded again while its size and time of change stay the same: the verdicts are
     remembered in the user's cache folder.
 
     Args:
         paths: image files.
-        least: smallest width and height that can be used, in pixels.
-        small: what to do with smaller images: leave them out with a warning, or refuse to go on.
-        unreadable: the same for files that cannot be decoded.
+        unreadable: what to do with files that cannot be decoded: leave them out with a warning, or refuse to go on.
 
     Raises:
-        ValueError: naming and counting the files refused, or when none is left.
+        ValueError: naming and counting the files refused.
     """
-    for name, choice in (("small_images", small), ("unreadable_images", unreadable)):
-        if choice not in ("skip", "refuse"):
-            raise ValueError(f"{name} {choice!r} is not known; use skip or refuse")
     photographs, broken = _verdicts(paths)
-    large = [photo for photo in photographs if min(photo.height, photo.width) >= least]
-    too_small = [photo for photo in photographs if min(photo.height, photo.width) < least]
     _report(broken, "cannot be decoded whole", unreadable, "unreadable_images", "replace or remove them")
-    _report(
-        [f"{photo.path} ({photo.width}×{photo.height})" for photo in too_small],
-        f"smaller than {least}×{least}",
-        small,
-        "small_images",
-        "use a smaller crop or remove them",
-    )
+    return photographs
+
+
+def large_enough(images: Sequence[Sized], least: int, small: FaultPolicy) -> list[Sized]:
+    """The images of at least ``least`` pixels a side; the others are left out with a warning, or refused.
+
+    Raises:
+        ValueError: naming and counting the images refused, or when none is left.
+    """
+    large = [image for image in images if min(image.height, image.width) >= least]
+    rest = [image for image in images if min(image.height, image.width) < least]
+    names = [f"{image.source} ({image.width}×{image.height})" for image in rest]
+    _report(names, f"smaller than {least}×{least}", small, "small_images", "use a smaller crop or remove them")
     if not large:
-        raise ValueError(f"none of the {len(paths)} images can be used; give some that decode, of {least} px or more")
+        raise ValueError(f"none of the {len(images)} images can be used; give some that decode, of {least} px or more")
     return large
 
 
 def _report(names: list[str], fault: str, choice: str, setting: str, remedy: str, most: int = 10) -> None:
+    if choice not in ("skip", "refuse"):
+        raise ValueError(f"{setting} {choice!r} is not known; use skip or refuse")
     if not names:
         return
     listing = "\n  ".join(names[:most] + ([f"… and {len(names) - most} more"] if len(names) > most else []))

@@ -4,9 +4,9 @@ The one rule of sampling: the n-th sample of a training is a pure function of th
 depends neither on the number of workers nor of GPUs, and a resumed run sees what the uninterrupted one would have seen.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from esrgan_lit.images import Photograph, read_image
+from esrgan_lit.images import ReadableImage, Sized
 from esrgan_lit.resize import BOUNDARIES, Boundary, mirror_indices, resize
 
 LowResForm = Literal["uint8", "double"]
+
+log = logging.getLogger(__name__)
 
 
 class Pair(NamedTuple):
@@ -69,79 +71,142 @@ def crop_to_multiple(image: np.ndarray, scale: int) -> np.ndarray:
     return image[: height - height % scale, : width - width % scale]
 
 
-class CropDataset(Dataset[Pair]):
-    """Random crops: sample n is one crop of one photograph, augmented, as a pure function of (seed, n).
+class Windows(NamedTuple):
+    """Crops of photographs before they are pairs.
+
+    ``levels``: uint8 (batch, side, side, 3), each with the degradation's margin around it. ``orientations``: the flip
+    and rotation to come of each, 0 … 7 (0 is none), as plain numbers: no GPU has to be waited for to read them.
+    """
+
+    levels: Tensor
+    orientations: tuple[int, ...]
+
+
+class CropDataset(Dataset[Windows]):
+    """Random crops: sample n is one crop of one photograph, as a pure function of (seed, n).
 
     Every photograph is used once before any is used again, in an order drawn afresh for each pass.
 
     Args:
-        photographs: at least ``crop`` pixels wide and high.
+        images: at least ``crop`` pixels wide and high.
         crop: side of the high-resolution crop in pixels.
-        degradation: makes the low-resolution image.
+        degradation: will make the low-resolution image.
         seed: of the order, the positions and the augmentation.
         augment: flip horizontally and rotate by multiples of 90°.
         length: number of samples offered.
         in_memory: decode every photograph once and keep it.
+        texture_candidates: of so many random places the one with the largest gradient energy is taken; 1 for any place.
     """
 
     def __init__(
         self,
-        photographs: Sequence[Photograph],
+        images: Sequence[ReadableImage],
         crop: int,
         degradation: Degradation,
         seed: int,
         augment: bool,
         length: int,
         in_memory: bool,
+        texture_candidates: int = 1,
     ) -> None:
-        self.photographs = photographs
+        self.images = images
         self.crop = crop
         self.degradation = degradation
         self.seed = seed
         self.augment = augment
         self.length = length
-        self.pixels = [read_image(photograph.path) for photograph in photographs] if in_memory else None
+        self.texture_candidates = texture_candidates
+        self.loaded = [image.pixels() for image in images] if in_memory else None
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, n: int) -> Pair:
-        number, position = divmod(n, len(self.photographs))
-        chosen = int(_pass_order(self.seed, number, len(self.photographs))[position])
+    def __getitems__(self, numbers: Sequence[int]) -> Windows:
+        """The samples of one batch (PyTorch's loaders ask for a batch at once where a dataset can give it)."""
+        side = self.crop + 2 * self.degradation.margin
+        levels = np.empty((len(numbers), side, side, 3), np.uint8)
+        orientations = tuple(self._read(n, levels[place]) for place, n in enumerate(numbers))
+        return Windows(torch.from_numpy(levels), orientations)
+
+    def _read(self, n: int, window: np.ndarray) -> int:
+        """Copy sample n's crop, with its margin, into ``window``; returns its orientation."""
         random = np.random.default_rng((self.seed, n))
-        image = self.pixels[chosen] if self.pixels else read_image(self.photographs[chosen].path)
+        image = crop_to_multiple(self._pixels(n), self.degradation.scale)
+        top, left = self._place(image, random)
+        margin = self.degradation.margin
+        copy_window(image, top - margin, left - margin, self.degradation.boundary, window)
+        return int(random.integers(8)) if self.augment else 0
 
-        scale, margin = self.degradation.scale, self.degradation.margin
-        image = crop_to_multiple(image, scale)
-        height, width = image.shape[:2]
-        # Crops start where a low-resolution pixel starts, so that their LR is the crop of the whole image's LR.
-        top = int(random.integers((height - self.crop) // scale + 1)) * scale
-        left = int(random.integers((width - self.crop) // scale + 1)) * scale
-        window = read_window(image, top - margin, left - margin, self.crop + 2 * margin, self.degradation.boundary)
-        framed = torch.from_numpy(window).permute(2, 0, 1)
-        inset = margin // scale
-        low_res = self.degradation(framed)[:, inset:-inset, inset:-inset]
-        high_res = framed[:, margin:-margin, margin:-margin]
-        if self.augment:
-            low_res, high_res = augment(low_res, high_res, int(random.integers(8)))
-        return Pair(to_unit(low_res), to_unit(high_res))
+    def _pixels(self, n: int) -> np.ndarray:
+        """The photograph of sample n; where its file was lost since the training started, the next one's."""
+        count = len(self.images)
+        number, position = divmod(n, count)
+        order = _pass_order(self.seed, number, count)
+        for further in range(count):
+            chosen = int(order[(position + further) % count])
+            if self.loaded:
+                return self.loaded[chosen]
+            try:
+                return self.images[chosen].pixels()
+            except OSError as error:
+                if further == count - 1:
+                    raise
+                log.warning("sample %d is taken from another photograph: %s", n, error)
+        raise AssertionError("the loop returns or raises")
+
+    def _place(self, image: np.ndarray, random: np.random.Generator) -> tuple[int, int]:
+        """Top and left of a crop. It starts where an LR pixel does, so that its LR is the crop of the whole LR."""
+        scale, crop = self.degradation.scale, self.crop
+        rows, columns = ((side - crop) // scale + 1 for side in image.shape[:2])
+        places = [
+            (int(random.integers(rows)) * scale, int(random.integers(columns)) * scale)
+            for _ in range(self.texture_candidates)
+        ]
+        if len(places) == 1:
+            return places[0]
+        return max(places, key=lambda at: texture(image[at[0] : at[0] + crop, at[1] : at[1] + crop]))
 
 
-def read_window(image: np.ndarray, top: int, left: int, side: int, boundary: Boundary) -> np.ndarray:
-    """Copy a square window that may reach over the edge, where the boundary rule fills it."""
+def texture(image: np.ndarray) -> float:
+    """Gradient energy of uint8 (height, width, 3): mean squared difference of neighbouring samples of green."""
+    green = image[..., 1].astype(np.int32)
+    return float(np.square(np.diff(green, axis=0)).mean() + np.square(np.diff(green, axis=1)).mean())
+
+
+def copy_window(image: np.ndarray, top: int, left: int, boundary: Boundary, window: np.ndarray) -> None:
+    """Fill a square window from an image; where it reaches over the edge, the boundary rule fills it."""
     height, width = image.shape[:2]
+    side = len(window)
     if top >= 0 and left >= 0 and top + side <= height and left + side <= width:
-        return image[top : top + side, left : left + side].copy()
+        window[:] = image[top : top + side, left : left + side]
+        return
     rows = mirror_indices(np.arange(top, top + side), height, boundary)
     columns = mirror_indices(np.arange(left, left + side), width, boundary)
-    return image[np.ix_(rows, columns)]
+    window[:] = image[np.ix_(rows, columns)]
 
 
-def augment(low_res: Tensor, high_res: Tensor, choice: int) -> tuple[Tensor, Tensor]:
-    """Apply one of the eight flips and 90° rotations, ``choice`` in 0 … 7, to (…, height, width) images alike."""
-    turned = [torch.rot90(image, choice % 4, (-2, -1)) for image in (low_res, high_res)]
-    low_res, high_res = [image.flip(-1) for image in turned] if choice >= 4 else turned
-    return low_res, high_res
+def make_pairs(windows: Windows, degradation: Degradation) -> Pair:
+    """Make a batch of pairs, augmented, on the device that the windows are on: the same bits on any."""
+    margin = degradation.margin
+    levels = windows.levels.permute(0, 3, 1, 2)
+    inset = margin // degradation.scale
+    low_res = degradation(levels)[..., inset:-inset, inset:-inset]
+    high_res = levels[..., margin:-margin, margin:-margin]
+    return Pair(*(to_unit(orient(images, windows.orientations)) for images in (low_res, high_res)))
+
+
+def orient(images: Tensor, orientations: Sequence[int]) -> Tensor:
+    """Rotate image i by 90° · (orientations[i] mod 4), then flip it horizontally if orientations[i] ≥ 4."""
+    oriented = torch.empty_like(images, memory_format=torch.contiguous_format)
+    if images.device.type == "cpu":  # NumPy turns and flips without copying; each image is copied once
+        for image, choice, place in zip(images.numpy(), orientations, oriented.numpy(), strict=True):
+            turned = np.rot90(image, choice % 4, (-2, -1))
+            place[...] = turned[..., ::-1] if choice >= 4 else turned
+        return oriented
+    for image, choice, place in zip(images, orientations, oriented, strict=True):
+        turned = torch.rot90(image, choice % 4, (-2, -1))
+        place.copy_(turned.flip(-1) if choice >= 4 else turned)
+    return oriented
 
 
 def to_unit(levels: Tensor) -> Tensor:
@@ -168,7 +233,9 @@ class ImageDataset(Dataset[ValidationImage]):
     Positions past the last image repeat the first ones, uncounted: every rank of a training validates equally often.
     """
 
-    def __init__(self, high_res: Sequence[Path], low_res: Sequence[Path] | None, degradation: Degradation) -> None:
+    def __init__(
+        self, high_res: Sequence[ReadableImage], low_res: Sequence[ReadableImage] | None, degradation: Degradation
+    ) -> None:
         self.high_res = high_res
         self.low_res = low_res
         self.degradation = degradation
@@ -178,27 +245,27 @@ class ImageDataset(Dataset[ValidationImage]):
 
     def __getitem__(self, position: int) -> ValidationImage:
         index = position % len(self)
-        path = self.high_res[index]
-        high_res = _to_tensor(crop_to_multiple(read_image(path), self.degradation.scale))
-        low_res = _to_tensor(read_image(self.low_res[index])) if self.low_res else self.degradation(high_res)
-        return ValidationImage(path.stem, Pair(to_unit(low_res), to_unit(high_res)), float(position < len(self)))
+        image = self.high_res[index]
+        high_res = _to_tensor(crop_to_multiple(image.pixels(), self.degradation.scale))
+        low_res = _to_tensor(self.low_res[index].pixels()) if self.low_res else self.degradation(high_res)
+        return ValidationImage(image.name, Pair(to_unit(low_res), to_unit(high_res)), float(position < len(self)))
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def pair_up(high_res: Sequence[Photograph], low_res: Sequence[Photograph], scale: int) -> list[Path]:
-    """For each high-resolution file the low-resolution one of the same name, with or without ``x4`` behind it.
+def pair_up(high_res: Sequence[Sized], low_res: Sequence[Sized], scale: int) -> list[Sized]:
+    """For each high-resolution image the low-resolution one of the same name, with or without ``x4`` behind it.
 
     Raises:
-        ValueError: naming the files that have no partner, or one of another size.
+        ValueError: naming the images that have no partner, or one of another size.
     """
-    partners = {low.path.stem.removesuffix(f"x{scale}"): low for low in low_res}
-    names = {high.path.stem for high in high_res}
+    partners = {low.name.removesuffix(f"x{scale}"): low for low in low_res}
+    names = {high.name for high in high_res}
     lonely = {
-        "high_res without a low_res partner": [high.path.name for high in high_res if high.path.stem not in partners],
-        "low_res without a high_res partner": [low.path.name for name, low in partners.items() if name not in names],
+        "high_res without a low_res partner": [high.name for high in high_res if high.name not in partners],
+        "low_res without a high_res partner": [low.name for name, low in partners.items() if name not in names],
     }
     if any(lonely.values()):
         listing = "; ".join(f"{fault}: {_shorten(files)}" for fault, files in lonely.items() if files)
@@ -207,13 +274,13 @@ def pair_up(high_res: Sequence[Photograph], low_res: Sequence[Photograph], scale
             "leave data.validation_low_res out to have it made"
         )
     for high in high_res:
-        low = partners[high.path.stem]
+        low = partners[high.name]
         if (low.height, low.width) != (high.height // scale, high.width // scale):
             raise ValueError(
-                f"{low.path} is {low.width}×{low.height}, which is not a {scale}th of {high.path} "
+                f"low_res {low.name} is {low.width}×{low.height}, which is not a {scale}th of high_res {high.name} "
                 f"({high.width}×{high.height}); give the right pair, or leave data.validation_low_res out"
             )
-    return [partners[high.path.stem].path for high in high_res]
+    return [partners[high.name] for high in high_res]
 
 
 def _shorten(names: Sequence[str], most: int = 10) -> str:

@@ -16,9 +16,8 @@ from torch import Tensor
 Boundary = Literal["symmetric", "replicate"]
 BOUNDARIES: tuple[Boundary, ...] = ("symmetric", "replicate")
 
-# Output samples that share one dense matrix: large enough for an efficient product, small enough that a long axis
-# costs time and memory in proportion to its length.
-_BLOCK = 128
+# Output samples that share one dense matrix: enough for an efficient product, few enough that little of it is zeros.
+_BLOCK = 16
 
 
 def mirror_indices(indices: np.ndarray, length: int, boundary: Boundary) -> np.ndarray:
@@ -55,13 +54,11 @@ def resize(images: Tensor, scale: float, boundary: Boundary = "symmetric") -> Te
     if not scale > 0:
         raise ValueError(f"scale {scale} is not positive; use for example 0.25 or 4")
     is_integer = images.dtype == torch.uint8
-    # float64 makes the sums of uint8 samples exact wherever the weights are (÷2, ÷4, ÷8), on any device, whatever the
-    # precision chosen there for float32 products (TF32).
-    result = images.double() if is_integer else images
-    for axis in (-2, -1):  # MATLAB resizes the vertical axis first when both have the same factor
-        result = _resize_axis(result, scale, boundary, axis)
+    result = images.to(_exact_dtype(images.device, scale)) if is_integer else images
+    for resize_axis in (_resize_rows, _resize_columns):  # MATLAB's order where both axes have the same factor
+        result = resize_axis(result, scale, boundary)
         if is_integer:
-            result = (result + 0.5).floor().clamp(0, 255)
+            result = result.add_(0.5).floor_().clamp_(0, 255)
     return result.to(images.dtype)
 
 
@@ -85,9 +82,9 @@ def imresize(image: np.ndarray, scale: float, boundary: Boundary = "symmetric") 
         raise ValueError(f"image has shape {image.shape}; give (height, width) or (height, width, channels)")
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
         raise TypeError(f"image has dtype {image.dtype}; give uint8, or floating point in [0, 1]")
-    channels_first = image if image.ndim == 2 else image.transpose(2, 0, 1)
-    resized = resize(torch.from_numpy(np.ascontiguousarray(channels_first)), scale, boundary).numpy()
-    return resized if image.ndim == 2 else np.ascontiguousarray(resized.transpose(1, 2, 0))
+    rows = torch.from_numpy(np.require(image, requirements=("C", "W"))).reshape(1, *image.shape[:2], -1)
+    resized = resize(rows.permute(0, 3, 1, 2), scale, boundary)[0].permute(1, 2, 0)
+    return np.ascontiguousarray(resized.numpy()).reshape(*resized.shape[:2], *image.shape[2:])
 
 
 def bicubic_kernel(x: np.ndarray) -> np.ndarray:
@@ -98,13 +95,33 @@ def bicubic_kernel(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
 
 
-def _resize_axis(images: Tensor, scale: float, boundary: Boundary, axis: int) -> Tensor:
-    blocks = []
-    for first, last, weights in _weights(images.shape[axis], scale, boundary):
-        source = images.narrow(axis, first, last - first)
-        matrix = weights.to(images)
-        blocks.append(matrix @ source if axis == -2 else source @ matrix.T)
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, axis)
+def _exact_dtype(device: torch.device, scale: float) -> torch.dtype:
+    """The cheapest type in which the weighted sums of uint8 samples are exact wherever the weights are (÷2, ÷4, ÷8).
+
+    float32 holds them at ÷2 and ÷4, but "high" and "medium" precision would let its products be computed in fewer bits.
+    """
+    if device.type == "mps":  # has no float64, and no products in fewer bits
+        return torch.float32
+    narrow = device.type == "cpu" and scale in (1 / 2, 1 / 4) and torch.get_float32_matmul_precision() == "highest"
+    return torch.float32 if narrow else torch.float64
+
+
+def _resize_rows(images: Tensor, scale: float, boundary: Boundary) -> Tensor:
+    """Resize the vertical axis of (…, height, width)."""
+    if images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last):
+        # All channels of a row lie side by side: one product for the three of them, and nothing is copied.
+        batch, channels, height, width = images.shape
+        flat = images.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+        return _resize_rows(flat, scale, boundary).view(batch, -1, width, channels).permute(0, 3, 1, 2)
+    blocks = _weights(images.shape[-2], scale, boundary)
+    return torch.cat([weights.to(images) @ images[..., first:last, :] for first, last, weights in blocks], -2)
+
+
+def _resize_columns(images: Tensor, scale: float, boundary: Boundary) -> Tensor:
+    """Resize the horizontal axis of (…, height, width)."""
+    blocks = _weights(images.shape[-1], scale, boundary)
+    images = images.contiguous()  # once, rather than each block
+    return torch.cat([images[..., first:last] @ weights.to(images).T for first, last, weights in blocks], -1)
 
 
 @lru_cache(maxsize=64)

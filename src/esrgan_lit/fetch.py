@@ -1,0 +1,500 @@
+"""``esrgan-data fetch``: download the data sets of the catalogue, check them, and lay them out for training.
+
+A set is fetched in three steps, and a name always stands for something whole: the archive grows as ``NAME.partial`` and
+goes on where it stopped; whole, it is ``NAME`` and is checked; its images are unpacked into a hidden folder, which gets
+the set's name at the end.
+"""
+
+import argparse
+import difflib
+import errno
+import functools
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
+from typing import IO, NamedTuple
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from esrgan_lit.catalogue import DATASETS, GROUPS, Archive, Dataset
+from esrgan_lit.images import SUFFIXES
+
+CHUNK = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+class FetchError(OSError):
+    """A data set could not be fetched; the message says why and what to do."""
+
+
+class _WrongFileError(FetchError):
+    """An archive is not what the catalogue says."""
+
+
+class _UnavailableError(Exception):
+    """An address does not give the file, and asking again would not help."""
+
+
+class _CutError(Exception):
+    """A transfer failed in a way that may pass.
+
+    Args:
+        reason: for the message.
+        answered: whether the server had answered, so that there is a network and someone at its other end.
+    """
+
+    def __init__(self, reason: str, answered: bool) -> None:
+        super().__init__(reason)
+        self.answered = answered
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``esrgan-data fetch``."""
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join([*DATASETS, *GROUPS])}; without a name, list them"
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path(os.environ.get("ESRGAN_DATA", "datasets")),
+        help="folder that holds the data sets (default: %(default)s, from ESRGAN_DATA where it is set)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fetch what was asked for, one set after the other; the exit status, 1 when a set is missing at the end."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not options.names:
+        print(_listing(options.root))
+        return 0
+    try:
+        names = expand(options.names)
+    except ValueError as error:
+        print(f"esrgan-data fetch: {error}", file=sys.stderr)
+        return 1
+    missing = False
+    for name in names:
+        try:
+            print(fetch(name, options.root))
+        except OSError as error:  # the other sets are fetched all the same
+            print(f"esrgan-data fetch: {error}", file=sys.stderr)
+            missing = True
+        except KeyboardInterrupt:
+            print("esrgan-data fetch: stopped; the same command goes on from here", file=sys.stderr)
+            return 130
+    return int(missing)
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """Names of data sets, each once, for names of sets and groups in any case.
+
+    Raises:
+        ValueError: for a name that is not in the catalogue.
+    """
+    members = {**{name: (name,) for name in DATASETS}, **GROUPS}
+    spelling = {name.lower(): name for name in members}
+    found: dict[str, None] = {}
+    for name in names:
+        if name.lower() not in spelling:
+            near = difflib.get_close_matches(name.lower(), spelling, 1)
+            hint = f"did you mean {spelling[near[0]]}?" if near else f"known are {', '.join(members)}"
+            raise ValueError(f"data set {name!r} is not known; {hint}")
+        found |= dict.fromkeys(members[spelling[name.lower()]])
+    return list(found)
+
+
+def fetch(name: str, root: str | Path, timeout: float = 30.0, attempts: int = 5, pause: float = 1.0) -> Path:
+    """Make sure that a data set is there; returns the folder with its images.
+
+    What is used, in this order: the folder, laid out earlier or by hand; an archive put into the root by hand; the
+    archives of the catalogue, downloaded. A second process waits for the first.
+
+    Args:
+        name: of one data set in the catalogue.
+        root: folder that holds the data sets.
+        timeout: seconds without a sign of the server.
+        attempts: how often in a row a transfer may fail without getting further.
+        pause: seconds before the second attempt, doubled for each further one.
+
+    Raises:
+        ValueError: when the catalogue has no such set.
+        FetchError: when it cannot be had, with what to do.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"data set {name!r} is not in the catalogue; known are {', '.join(DATASETS)}")
+    dataset, root = DATASETS[name], Path(root)
+    folder = root / dataset.folder
+    if _is_there(dataset, folder):
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with _alone(root / f".{name}.lock"):
+        if _is_there(dataset, folder):  # the process waited for has fetched it
+            return folder
+        for archive in dataset.archives:
+            placed = root / archive.file_name
+            if placed.is_file():
+                log.info("%s: using %s", name, placed)
+                _lay_out(dataset, archive, placed, folder, "Remove it to have it downloaded")
+                log.info("%s: done; %s is kept, and is not needed any more", name, placed)
+                return folder
+        refusals = []
+        for archive in dataset.archives:
+            downloaded = root / archive.file_name
+            try:
+                _download(archive, downloaded, timeout, attempts, pause)
+            except _UnavailableError as error:
+                refusals.append(f"{archive.address}: {error}")
+                continue
+            rejected = root / f"{archive.file_name}.rejected"
+            try:
+                _lay_out(dataset, archive, downloaded, folder, f"It is kept as {rejected}; run again to download anew")
+            except _WrongFileError:
+                os.replace(downloaded, rejected)
+                raise
+            downloaded.unlink()
+            log.info("%s: from %s. Licence: %s. Cite: %s", name, archive.address, dataset.licence, dataset.citation)
+            return folder
+    raise FetchError(f"{name} could not be downloaded:\n  " + "\n  ".join(refusals) + f"\n{by_hand(dataset, root)}")
+
+
+def by_hand(dataset: Dataset, root: Path) -> str:
+    """What a user without a network does: what to fetch elsewhere and where to put it."""
+    root = root.absolute()
+    files = [
+        f"{archive.address} ({_bytes(archive.size)}) as {root / archive.file_name}" for archive in dataset.archives
+    ]
+    return (
+        "Fetch it by hand, where there is a network. Put\n  " + "\n  or ".join(files) + "\n"
+        f"  or the {dataset.images} images into {root / dataset.folder} (the authors' page: {dataset.page})\n"
+        f"and run `esrgan-data fetch {dataset.name}` again.\nLicence: {dataset.licence}.\nCite: {dataset.citation}"
+    )
+
+
+def _listing(root: Path) -> str:
+    lines = []
+    for dataset in DATASETS.values():
+        found = _count_images(root / dataset.folder)
+        sizes = [archive.size for archive in dataset.archives if archive.size is not None]
+        state = f"{found} in {root / dataset.folder}" if found else _bytes(min(sizes, default=None))
+        lines.append(f"{dataset.name:14} {dataset.images:6} images  {state}\n{'':23}{dataset.licence}")
+    groups = [f"{name:14} {', '.join(members)}" for name, members in GROUPS.items()]
+    return "\n".join(lines + groups)
+
+
+def _bytes(size: int | None) -> str:
+    if size is None:
+        return "size not known"
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= one:
+            return f"{size / one:.3g} {unit}"
+    return f"{size} bytes"
+
+
+# What is there
+
+
+def _count_images(folder: Path) -> int:
+    return sum(path.suffix.lower() in SUFFIXES and path.is_file() for path in folder.rglob("*"))
+
+
+def _is_there(dataset: Dataset, folder: Path) -> bool:
+    """Whether the folder holds images. It only ever gets its name whole, so that fewer are the user's own choice."""
+    found = _count_images(folder)
+    if found and found != dataset.images:
+        log.warning(
+            "%s: %s holds %d images, the catalogue has %d; used as it is. Remove the folder to have it fetched",
+            *(dataset.name, folder, found, dataset.images),
+        )
+    elif found:
+        log.info("%s: %d images are in %s already", dataset.name, found, folder)
+    return found > 0
+
+
+@contextmanager
+def _alone(lock_file: Path) -> Iterator[None]:
+    """Hold a lock that the operating system lets go when the process ends, however it ends."""
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("another process is fetching this (it holds %s); waiting for it", lock_file)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _require_space(folder: Path, needed: int, purpose: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise FetchError(
+            f"{purpose} needs {_bytes(needed)}, and {folder.absolute()} has {_bytes(free)} free; "
+            "make room, or choose another folder with --root"
+        )
+
+
+@contextmanager
+def _full_disk_is_said(kept: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise FetchError(f"the disk is full ({error}). {kept}; make room and run again") from error
+
+
+# Download
+
+
+def _download(archive: Archive, destination: Path, timeout: float, attempts: int, pause: float) -> None:
+    """Download a file, going on with what an earlier attempt or an earlier process left.
+
+    Raises:
+        _UnavailableError: when the address does not give the file.
+        FetchError: when the disk has no room for it.
+    """
+    partial = destination.with_name(f"{destination.name}.partial")
+    failures, answered = 0, False
+    while True:
+        before = _size(partial)
+        try:
+            with _full_disk_is_said(f"What came is kept in {partial}, and the download goes on from there"):
+                _transfer(archive, partial, timeout)
+            break
+        except _CutError as error:
+            # Without a first answer there is no network, and waiting for one would only try the user's patience.
+            answered = answered or error.answered
+            failures = failures + 1 if _size(partial) <= before else 1
+            if not answered:
+                raise _UnavailableError(f"no answer ({error})") from error
+            if failures >= attempts:
+                kept = f", {_bytes(_size(partial))} of it kept in {partial}"
+                raise _UnavailableError(f"{error}, {failures} times in a row{kept}") from error
+            wait = pause * 2 ** (failures - 1)
+            log.warning("%s: %s; trying again in %g s", archive.file_name, error, wait)
+            time.sleep(wait)
+    os.replace(partial, destination)
+    _version_file(partial).unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _version_file(partial: Path) -> Path:
+    """Where the server's name for the version of a file is kept beside its first part."""
+    return partial.with_name(f"{partial.name}.version")
+
+
+def _transfer(archive: Archive, partial: Path, timeout: float) -> None:
+    """One request: from the start, or from where the partial file ends.
+
+    Raises:
+        _CutError: when it is worth another attempt.
+        _UnavailableError: when it is not.
+    """
+    have, version = _size(partial), _version_file(partial)
+    request = urllib.request.Request(archive.address, headers={"User-Agent": "esrgan_lit"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        if version.exists():  # a file that has changed since is then sent from the start
+            request.add_header("If-Range", version.read_text())
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416:  # nothing after what we have: it is whole, or of another version
+            if error.headers.get("Content-Range") == f"bytes */{have}":
+                return
+            partial.unlink()
+            raise _CutError(f"{archive.address} has another size than before", answered=True) from error
+        if error.code in (408, 429) or error.code >= 500:
+            raise _CutError(f"HTTP status {error.code} {error.reason}", answered=True) from error
+        raise _UnavailableError(f"HTTP status {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise _CutError(str(reason) or type(error).__name__, answered=False) from error
+    with response:
+        resumed = response.status == 206
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            partial.unlink()
+            raise _CutError("the server sent another range than it was asked for", answered=True)
+        if have and not resumed:
+            log.warning("%s: the server does not go on at byte %d; starting again", archive.file_name, have)
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        _check_size(archive, total)
+        size = total or archive.size or 0
+        # Images hardly compress: unpacked, they take about the archive's size once more.
+        _require_space(partial.parent, 2 * size - have, f"downloading and unpacking {archive.file_name}")
+        tag = response.headers.get("ETag", "")
+        tag = response.headers.get("Last-Modified", "") if tag.startswith("W/") else tag  # If-Range takes no weak tags
+        if tag:
+            version.write_text(tag)
+        else:
+            version.unlink(missing_ok=True)
+        bar = tqdm(desc=archive.file_name, total=total, initial=have, unit="B", unit_scale=True)
+        with bar, partial.open("ab" if resumed else "wb") as file:
+            for chunk in _chunks(response):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and _size(partial) != total:
+        raise _CutError(f"the connection was cut at byte {_size(partial)} of {total}", answered=True)
+
+
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """What arrives, as it arrives. Only the network's errors become a _CutError, not those of the disk."""
+    while True:
+        try:
+            chunk = response.read1(CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            raise _CutError(f"the connection was cut ({error or type(error).__name__})", answered=True) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _check_size(archive: Archive, total: int | None) -> None:
+    """Tell another file, such as the page of a login, before gigabytes of it are read; 2 % for rounded sizes."""
+    if total is not None and archive.size is not None and abs(total - archive.size) > archive.size / 50:
+        raise _UnavailableError(f"offers {total} bytes, the catalogue has {archive.size}; it is another file")
+
+
+# Check and unpack
+
+
+def _lay_out(dataset: Dataset, archive: Archive, path: Path, folder: Path, remedy: str) -> None:
+    """Check an archive and unpack its images: the folder appears at the end, whole, or not at all."""
+    remedy = f"{remedy}, or lay {dataset.folder} out by hand"
+    _check_file(archive, path, remedy)
+    unpacked = folder.with_name(f".{folder.name}.unpacking")
+    shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
+    unpacked.mkdir(parents=True)
+    try:
+        with _full_disk_is_said(f"{path} is whole and is kept"):
+            try:
+                _unpack(archive, path, unpacked, remedy)
+            except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+                raise _WrongFileError(f"{path} is broken ({error}). {remedy}") from error
+        found = _count_images(unpacked)
+        if archive.checksum is None and found != dataset.images:
+            raise _WrongFileError(f"{path} holds {found} images, the catalogue has {dataset.images}. {remedy}")
+        if found != dataset.images:
+            log.warning("%s: %d images, the catalogue has %d", dataset.name, found, dataset.images)
+        _check_images(archive, path, unpacked, remedy)
+        if folder.exists():
+            try:
+                folder.rmdir()
+            except OSError as error:
+                raise FetchError(f"{folder} holds other files and no image; move them away") from error
+        unpacked.rename(folder)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _check_file(archive: Archive, path: Path, remedy: str) -> None:
+    kind, _, expected = (archive.checksum or "").partition(":")
+    if kind in ("sha256", "md5"):
+        seen = _digest(path, kind)
+        if seen != expected:
+            raise _WrongFileError(
+                f"{path} has {kind} {seen}, the catalogue has {expected}: it is another file. {remedy}"
+            )
+    elif not kind:
+        log.info("%s has no published checksum; its sha256 is %s", path, _digest(path, "sha256"))
+
+
+def _check_images(archive: Archive, path: Path, folder: Path, remedy: str) -> None:
+    kind, _, expected = (archive.checksum or "").partition(":")
+    if kind == "images-md5":
+        digests = [_digest(image, "md5") for image in sorted(folder.iterdir())]
+        seen = hashlib.md5("".join(digests).encode(), usedforsecurity=False).hexdigest()
+        if seen != expected:
+            raise _WrongFileError(
+                f"the images in {path} have {kind} {seen}, the catalogue has {expected}: they are others. {remedy}"
+            )
+
+
+def _digest(path: Path, kind: str) -> str:
+    digest, size = hashlib.new(kind, usedforsecurity=False), _size(path)
+    with (
+        path.open("rb") as file,
+        tqdm(desc=f"{kind} of {path.name}", total=size, unit="B", unit_scale=True, disable=size < 1e8) as bar,
+    ):
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()
+
+
+class _Member(NamedTuple):
+    """A file in an archive. The path is of the kind that knows both slashes and drives, so that none slips through."""
+
+    path: PureWindowsPath
+    size: int
+    open: Callable[[], IO[bytes] | None]
+
+
+def _unpack(archive: Archive, path: Path, folder: Path, remedy: str) -> None:
+    """Write the archive's images into a folder, and nothing but images: no links, devices or hidden files."""
+    with _members(path) as members:
+        for member in members:
+            if member.path.anchor or ".." in member.path.parts:
+                raise _WrongFileError(
+                    f"{path} would write {member.path}, which is outside the folder; nothing is unpacked. {remedy}"
+                )
+        images = [
+            member
+            for member in members
+            if member.path.is_relative_to(archive.inside)
+            and member.path.suffix.lower() in SUFFIXES
+            and not any(part.startswith((".", "__MACOSX")) for part in member.path.parts)
+        ]
+        if not images:
+            raise _WrongFileError(f"{path} holds no images in {archive.inside or 'any folder'}. {remedy}")
+        size = sum(member.size for member in images)
+        _require_space(folder, size, f"unpacking {path.name}")
+        with tqdm(desc=f"unpacking {path.name}", total=size, unit="B", unit_scale=True) as bar:
+            for member in images:
+                target = folder.joinpath(*member.path.relative_to(archive.inside).parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source = member.open()
+                assert source is not None  # regular files only
+                with source, target.open("wb") as file:
+                    shutil.copyfileobj(source, file, CHUNK)
+                bar.update(member.size)
+
+
+@contextmanager
+def _members(path: Path) -> Iterator[list[_Member]]:
+    """The regular files of a ZIP or tar archive. Links are left out, so that nothing is written through one."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as file:
+            yield [
+                _Member(PureWindowsPath(info.filename), info.file_size, functools.partial(file.open, info))
+                for info in file.infolist()
+                if not info.is_dir()
+            ]
+    else:
+        with tarfile.open(path) as file:
+            yield [
+                _Member(PureWindowsPath(info.name), info.size, functools.partial(file.extractfile, info))
+                for info in file.getmembers()
+                if info.isreg()
+            ]
