@@ -1,6 +1,8 @@
 """Pairs per second of the data path beside readers that do what BasicSR's PairedImageDataset does, in one run.
 
-    python benchmarks/data_rate.py --photographs FOLDER [--seconds 4] [--rounds 3] [--memory-gib 0.5]
+    python benchmarks/data_rate.py --photographs FOLDER [--seconds 4] [--rounds 3]
+    python benchmarks/data_rate.py --store STORE        # ours alone, from a store that is there: run it with less memory
+                                                        # than the store has, for example in a control group
 
 Everything runs on one core, in one process, on the same photographs. The rivals decode a PNG (OpenCV), crop HR and LR,
 flip or rotate, convert to float tensors and collate, a sample at a time: from whole 2K PNGs, and from 480-pixel
@@ -151,10 +153,21 @@ def resident_mib() -> float:
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
+def measure_store(store: Store, rounds: int, seconds: float) -> None:
+    """Print the rates of each round, from a cold page cache on."""
+    forget_pages(store.folder / "pixels.bin")
+    print(f"store of {store.pixels.nbytes / 2**20:,.0f} MiB, pairs per second in rounds of {seconds:g} s")
+    for what, make_low_res in (("exact LR on the CPU", True), ("LR left to the device", False)):
+        batches = ours(store, make_low_res=make_low_res, threaded=False)
+        print(f"{what}: {', '.join(f'{rate(batches, seconds):,.0f}' for _ in range(rounds))}", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photographs", type=Path, required=True, help="folder of photographs to cut 2K PNGs from")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--photographs", type=Path, help="folder of photographs to cut 2K PNGs from")
+    source.add_argument("--store", type=Path, help="a packed store, to be read without rivals")
     parser.add_argument("--count", type=int, default=20, help="number of 2K PNGs")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each reader in each round")
     parser.add_argument("--rounds", type=int, default=3)
@@ -166,6 +179,9 @@ def main() -> None:
     cv2.setNumThreads(1)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
+    if options.store:
+        measure_store(Store(options.store), options.rounds, options.seconds)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print(f"writing {options.count} PNGs of 2040×1356 and the rivals' copies …", flush=True)

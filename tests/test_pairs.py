@@ -11,7 +11,7 @@ from PIL import Image
 from conftest import make_photograph
 from esrgan_lit import imresize
 from esrgan_lit.images import Photograph
-from esrgan_lit.pairs import CropDataset, Degradation, Pair, Windows, make_pairs, orient, texture
+from esrgan_lit.pairs import CropDataset, Degradation, Pair, Windows, copy_window, make_pairs, orient, texture
 
 
 def make_crops(path: Path, degradation: Degradation, crop: int, augmented: bool = False) -> CropDataset:
@@ -92,6 +92,19 @@ def test_pairs_are_the_same_bits_on_a_gpu(scale: int, form: Any) -> None:
     there = make_pairs(Windows(windows.levels.cuda(), windows.orientations), degradation)
     for here, part in zip(make_pairs(windows, degradation), there, strict=True):
         assert torch.equal(here, part.cpu())
+
+
+@pytest.mark.parametrize("boundary", ["symmetric", "replicate"])
+def test_windows_over_the_edge_are_the_padded_image(boundary: Any) -> None:
+    image = make_photograph(20, 31, 0)
+    padded = np.pad(image, ((16, 16), (16, 16), (0, 0)), mode="symmetric" if boundary == "symmetric" else "edge")
+    for side in (18, 24, 30):
+        for top in range(-8, 20 - side + 9, 3):
+            for left in range(-8, 31 - side + 9, 4):
+                window = np.empty((side, side, 3), np.uint8)
+                copy_window(image, top, left, boundary, window)
+                expected = padded[top + 16 : top + 16 + side, left + 16 : left + 16 + side]
+                np.testing.assert_array_equal(window, expected)
 
 
 def test_textured_places_are_preferred(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ class Photograph(NamedTuple):
         """Of the file, without its suffix."""
         return self.path.stem
 
+    def prefetch(self, top: int, bottom: int) -> None:
+        """Do nothing: a file is read whole when it is decoded."""
+
     def pixels(self) -> np.ndarray:
         """Decode it: uint8 RGB (height, width, 3)."""
         return read_image(self.path)
@@ -63,6 +66,10 @@ class ReadableImage(Protocol):
     @property
     def width(self) -> int:
         """In pixels."""
+        ...
+
+    def prefetch(self, top: int, bottom: int) -> None:
+        """Say that these rows will be read soon."""
         ...
 
     def pixels(self) -> np.ndarray:

@@ -82,6 +82,12 @@ class Windows(NamedTuple):
     orientations: tuple[int, ...]
 
 
+class _Draw(NamedTuple):
+    chosen: int  # which photograph
+    places: list[tuple[int, int]]  # top and left of the crops to choose from
+    orientation: int
+
+
 class CropDataset(Dataset[Windows]):
     """Random crops: sample n is one crop of one photograph, as a pure function of (seed, n).
 
@@ -123,48 +129,52 @@ class CropDataset(Dataset[Windows]):
 
     def __getitems__(self, numbers: Sequence[int]) -> Windows:
         """The samples of one batch (PyTorch's loaders ask for a batch at once where a dataset can give it)."""
-        side = self.crop + 2 * self.degradation.margin
+        margin = self.degradation.margin
+        side = self.crop + 2 * margin
+        draws = [self._draw(n) for n in numbers]
+        if self.loaded is None:  # the disk is asked for all of them before the first is read
+            for draw in draws:
+                for top, _ in draw.places:
+                    self.images[draw.chosen].prefetch(top - margin, top - margin + side)
         levels = np.empty((len(numbers), side, side, 3), np.uint8)
-        orientations = tuple(self._read(n, levels[place]) for place, n in enumerate(numbers))
+        orientations = tuple(map(self._copy, numbers, draws, levels))
         return Windows(torch.from_numpy(levels), orientations)
 
-    def _read(self, n: int, window: np.ndarray) -> int:
-        """Copy sample n's crop, with its margin, into ``window``; returns its orientation."""
-        random = np.random.default_rng((self.seed, n))
-        image = crop_to_multiple(self._pixels(n), self.degradation.scale)
-        top, left = self._place(image, random)
-        margin = self.degradation.margin
-        copy_window(image, top - margin, left - margin, self.degradation.boundary, window)
-        return int(random.integers(8)) if self.augment else 0
-
-    def _pixels(self, n: int) -> np.ndarray:
-        """The photograph of sample n; where its file was lost since the training started, the next one's."""
+    def _draw(self, n: int, further: int = 0) -> _Draw:
+        """What chance decides about sample n; ``further`` down the order of photographs than its own."""
         count = len(self.images)
         number, position = divmod(n, count)
-        order = _pass_order(self.seed, number, count)
-        for further in range(count):
-            chosen = int(order[(position + further) % count])
-            if self.loaded:
-                return self.loaded[chosen]
-            try:
-                return self.images[chosen].pixels()
-            except OSError as error:
-                if further == count - 1:
-                    raise
-                log.warning("sample %d is taken from another photograph: %s", n, error)
-        raise AssertionError("the loop returns or raises")
-
-    def _place(self, image: np.ndarray, random: np.random.Generator) -> tuple[int, int]:
-        """Top and left of a crop. It starts where an LR pixel does, so that its LR is the crop of the whole LR."""
-        scale, crop = self.degradation.scale, self.crop
-        rows, columns = ((side - crop) // scale + 1 for side in image.shape[:2])
+        chosen = int(_pass_order(self.seed, number, count)[(position + further) % count])
+        random = np.random.default_rng((self.seed, n))
+        scale, image = self.degradation.scale, self.images[chosen]
+        # Crops start where a low-resolution pixel does: so their LR is the crop of the whole image's LR.
+        rows, columns = ((side // scale * scale - self.crop) // scale + 1 for side in (image.height, image.width))
         places = [
             (int(random.integers(rows)) * scale, int(random.integers(columns)) * scale)
             for _ in range(self.texture_candidates)
         ]
-        if len(places) == 1:
-            return places[0]
-        return max(places, key=lambda at: texture(image[at[0] : at[0] + crop, at[1] : at[1] + crop]))
+        return _Draw(chosen, places, int(random.integers(8)) if self.augment else 0)
+
+    def _copy(self, n: int, draw: _Draw, window: np.ndarray) -> int:
+        """Copy sample n's crop, with its margin, into ``window``; returns its orientation."""
+        further = 0
+        while True:
+            try:
+                whole = self.loaded[draw.chosen] if self.loaded else self.images[draw.chosen].pixels()
+                break
+            except OSError as error:  # a file lost since the training started
+                further += 1
+                if further == len(self.images):
+                    raise
+                log.warning("sample %d is taken from another photograph: %s", n, error)
+                draw = self._draw(n, further)
+        image = crop_to_multiple(whole, self.degradation.scale)
+        top, left = draw.places[0]
+        if len(draw.places) > 1:
+            top, left = max(draw.places, key=lambda at: texture(image[at[0] :, at[1] :][: self.crop, : self.crop]))
+        margin = self.degradation.margin
+        copy_window(image, top - margin, left - margin, self.degradation.boundary, window)
+        return draw.orientation
 
 
 def texture(image: np.ndarray) -> float:
@@ -174,15 +184,24 @@ def texture(image: np.ndarray) -> float:
 
 
 def copy_window(image: np.ndarray, top: int, left: int, boundary: Boundary, window: np.ndarray) -> None:
-    """Fill a square window from an image; where it reaches over the edge, the boundary rule fills it."""
+    """Fill a square window from an image; where it reaches over the edge, the boundary rule fills it.
+
+    It must not reach further out than in, as a crop with its margin never does.
+    """
     height, width = image.shape[:2]
     side = len(window)
-    if top >= 0 and left >= 0 and top + side <= height and left + side <= width:
-        window[:] = image[top : top + side, left : left + side]
+    inside = slice(max(0, -top), min(side, height - top)), slice(max(0, -left), min(side, width - left))
+    source = image[top + inside[0].start : top + inside[0].stop, left + inside[1].start : left + inside[1].stop]
+    window[inside] = source
+    if source.shape == window.shape:
         return
-    rows = mirror_indices(np.arange(top, top + side), height, boundary)
-    columns = mirror_indices(np.arange(left, left + side), width, boundary)
-    window[:] = image[np.ix_(rows, columns)]
+    # The few columns and rows outside, one by one: gathering the whole window by index would take ten times as long.
+    for column in (*range(inside[1].start), *range(inside[1].stop, side)):
+        within = int(mirror_indices(np.array(left + column), width, boundary))
+        window[inside[0], column] = image[top + inside[0].start : top + inside[0].stop, within]
+    for row in (*range(inside[0].start), *range(inside[0].stop, side)):
+        within = int(mirror_indices(np.array(top + row), height, boundary)) - top
+        window[row] = window[within]
 
 
 def make_pairs(windows: Windows, degradation: Degradation) -> Pair:

@@ -7,6 +7,7 @@ lies, what it was made from, a hash of its pixels). The manifest is written last
 import hashlib
 import json
 import logging
+import mmap
 import os
 import shutil
 from collections.abc import Sequence
@@ -84,6 +85,11 @@ class StoredImage(NamedTuple):
         """Width in pixels."""
         return self.record.width
 
+    def prefetch(self, top: int, bottom: int) -> None:
+        """Have the disk start to read these rows; of rows outside the image those inside."""
+        row = 3 * self.width
+        self.store.prefetch(self.record.offset + max(0, top) * row, self.record.offset + min(bottom, self.height) * row)
+
     def pixels(self) -> np.ndarray:
         """uint8 RGB (height, width, 3), read-only."""
         flat = self.store.pixels[self.record.offset : self.record.end]
@@ -115,8 +121,19 @@ class Store:
         self._verify()
 
     def _open(self) -> None:
-        # As a plain array, whose slices cost half of what np.memmap's do.
-        self.pixels = np.asarray(np.memmap(self.folder / PIXELS, np.uint8, mode="r"))
+        with (self.folder / PIXELS).open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.pixels = np.frombuffer(self._map, np.uint8)  # its slices cost half of what np.memmap's do
+
+    def prefetch(self, start: int, end: int) -> None:
+        """Have the operating system read these bytes while others are worked on, where it can be told to.
+
+        Not in memory, a crop is otherwise read a few rows at a time, each waiting for the one before: with a store
+        twice as large as the memory that is 12 times slower.
+        """
+        if hasattr(self._map, "madvise"):
+            first_page = start // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, first_page, end - first_page)
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker process opens the file itself: a pickled memory map would be a copy of all pixels."""
@@ -172,6 +189,8 @@ def pack(photographs: Sequence[Photograph], folder: Path, licence: str = "") -> 
         StoreError: when the disk has too little room (said before anything is written), or the folder holds something
             else.
     """
+    if not photographs:
+        raise StoreError(f"there is nothing to pack into {folder}: none of the files can be decoded")
     if folder.is_dir() and any(folder.iterdir()) and not is_store(folder):
         raise StoreError(f"{folder} holds other files; name a new folder for the store")
     folder.mkdir(parents=True, exist_ok=True)
