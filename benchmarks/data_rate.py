@@ -1,8 +1,8 @@
 """Pairs per second of the data path beside readers that do what BasicSR's PairedImageDataset does, in one run.
 
     python benchmarks/data_rate.py --photographs FOLDER [--seconds 4] [--rounds 3]
-    python benchmarks/data_rate.py --store STORE        # ours alone, from a store that is there: run it with less memory
-                                                        # than the store has, for example in a control group
+    python benchmarks/data_rate.py --store STORE   # ours alone, from a store that is there: to be run with less
+                                                   # memory than the store has, for example in a control group
 
 Everything runs on one core, in one process, on the same photographs. The rivals decode a PNG (OpenCV), crop HR and LR,
 flip or rotate, convert to float tensors and collate, a sample at a time: from whole 2K PNGs, and from 480-pixel
