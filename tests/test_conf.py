@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from esrgan_lit import RRDBNet, load_generator
-from esrgan_lit.train import KEYS, train
+from esrgan_lit.train import KEYS, prepare, train
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -30,6 +30,15 @@ def test_every_experiment_trains_and_leaves_a_readable_checkpoint(
     if "gan" in experiment:
         train(configure(experiment, "trainer.callbacks.periodic.every_n_train_steps=1"))
         assert (last.parent / "step_0000001.ckpt").is_file()
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_intervals_as_shipped_make_a_trainer(configure: Callable[..., DictConfig], experiment: str) -> None:
+    """Two checkpoint callbacks of one kind and one interval would be refused."""
+    shipped = composed(experiment).trainer
+    steps = [f"trainer.{name}={shipped[name]}" for name in ("max_steps", "val_check_interval", "log_every_n_steps")]
+    trainer, _, _ = prepare(configure(experiment, *steps))
+    assert trainer.max_steps == shipped.max_steps
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

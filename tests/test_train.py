@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, open_dict
 from PIL import Image
 
-from esrgan_lit.train import train
+from esrgan_lit.train import AtomicCheckpointIO, train
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")  # the resumed run writes to a folder of its own
@@ -138,3 +138,19 @@ def test_the_gan_stage_runs_on_two_processes(tiny: Callable[[str], list[str]], t
     result = run_command(*tiny("gan_rrdb23"), "trainer.devices=2", "trainer.strategy=ddp", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_a_failed_save_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"global_step": 1}, tmp_path / "new" / "last.ckpt")
+    real = torch.save
+
+    def fill_the_disk(content: object, path: Path) -> None:
+        real(content, path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fill_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        writer.save_checkpoint({"global_step": 2}, tmp_path / "new" / "last.ckpt")
+    assert torch.load(tmp_path / "new" / "last.ckpt", weights_only=True) == {"global_step": 1}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["last.ckpt"]

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning as L  # noqa: N812 (Lightning's own idiom)
@@ -13,6 +14,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.data import PairDataModule
@@ -31,6 +33,21 @@ NOISE = (
     r"Checkpoint directory .* exists and is not empty",  # `last.ckpt` and a run given again write there on purpose
     r".*defined a `validation_step` but have no `val_dataloader`",  # data.validation=null says so
 )
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints beside their place and moves them there whole: a full disk or a kill costs no earlier one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Save, or leave what is at ``path`` as it was."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.partial")
+        try:
+            torch.save(checkpoint, unfinished)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def train(config: DictConfig) -> Path:
