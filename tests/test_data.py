@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -182,3 +183,29 @@ def test_folders_stores_and_the_cache_give_the_same_pairs(
     Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save(photograph_folder / "a.png")
     module(cache=tmp_path / "c").setup("fit")
     assert len(list((tmp_path / "c").glob("*/manifest.json"))) == 2  # changed files are packed anew
+
+
+def test_workers_threads_and_devices_give_the_same_pairs(module: Callable[..., PairDataModule]) -> None:
+    """The k-th batch, whoever prepares it and wherever it becomes pairs."""
+    precision = SimpleNamespace(convert_input=lambda pair: pair)
+    progress = SimpleNamespace(total=SimpleNamespace(ready=2))
+    trainer = SimpleNamespace(
+        global_rank=1,
+        world_size=2,
+        max_steps=5,
+        precision_plugin=precision,
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
+    )
+    read = {}
+    for workers, on_device in ((0, True), (0, False), (2, True), (2, False)):
+        data = module(workers=workers, on_device=on_device)
+        data.setup("fit")
+        data.trainer = cast(Any, trainer)
+        loader = data.train_dataloader()
+        assert isinstance(loader, ThreadedLoader) == (workers == 0)
+        read[workers, on_device] = [data.on_after_batch_transfer(batch, 0) for batch in loader]
+    first = read.pop((0, True))
+    assert len(first) == 3
+    assert first[0].low_res.shape == (2, 3, 8, 8)
+    for others in read.values():
+        torch.testing.assert_close(others, first, rtol=0, atol=0)
