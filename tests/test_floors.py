@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
     {"resize", "demo", "catalogue"},
-    {"networks", "losses", "metrics", "images"},
+    {"networks", "losses", "metrics", "images", "download"},
     {"store", "pairs", "checkpoints", "inference", "fetch"},
     {"data", "forensics", "stages", "monitoring", "compare", "cli"},
     {"train", "doctor"},

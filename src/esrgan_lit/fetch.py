@@ -7,18 +7,13 @@ the set's name at the end.
 
 import argparse
 import difflib
-import errno
 import functools
 import hashlib
-import http.client
 import logging
 import os
 import shutil
 import sys
 import tarfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,36 +25,22 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from esrgan_lit.catalogue import DATASETS, GROUPS, Archive, Dataset
+from esrgan_lit.download import (
+    CHUNK,
+    FetchError,
+    UnavailableError,
+    download,
+    full_disk_is_said,
+    readable_bytes,
+    require_space,
+)
 from esrgan_lit.images import SUFFIXES
-
-CHUNK = 1 << 20
 
 log = logging.getLogger(__name__)
 
 
-class FetchError(OSError):
-    """A data set could not be fetched; the message says why and what to do."""
-
-
 class _WrongFileError(FetchError):
     """An archive is not what the catalogue says."""
-
-
-class _UnavailableError(Exception):
-    """An address does not give the file, and asking again would not help."""
-
-
-class _CutError(Exception):
-    """A transfer failed in a way that may pass.
-
-    Args:
-        reason: for the message.
-        answered: whether the server had answered, so that there is a network and someone at its other end.
-    """
-
-    def __init__(self, reason: str, answered: bool) -> None:
-        super().__init__(reason)
-        self.answered = answered
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -155,8 +136,8 @@ def fetch(name: str, root: str | Path, timeout: float = 30.0, attempts: int = 5,
         for archive in dataset.archives:
             downloaded = root / archive.file_name
             try:
-                _download(archive, downloaded, timeout, attempts, pause)
-            except _UnavailableError as error:
+                download(archive, downloaded, timeout, attempts, pause)
+            except UnavailableError as error:
                 refusals.append(f"{archive.address}: {error}")
                 continue
             rejected = root / f"{archive.file_name}.rejected"
@@ -175,7 +156,8 @@ def by_hand(dataset: Dataset, root: Path) -> str:
     """What a user without a network does: what to fetch elsewhere and where to put it."""
     root = root.absolute()
     files = [
-        f"{archive.address} ({_bytes(archive.size)}) as {root / archive.file_name}" for archive in dataset.archives
+        f"{archive.address} ({readable_bytes(archive.size)}) as {root / archive.file_name}"
+        for archive in dataset.archives
     ]
     return (
         "Fetch it by hand, where there is a network. Put\n  " + "\n  or ".join(files) + "\n"
@@ -189,19 +171,10 @@ def _listing(root: Path) -> str:
     for dataset in DATASETS.values():
         found = _count_images(root / dataset.folder)
         sizes = [archive.size for archive in dataset.archives if archive.size is not None]
-        state = f"{found} in {root / dataset.folder}" if found else _bytes(min(sizes, default=None))
+        state = f"{found} in {root / dataset.folder}" if found else readable_bytes(min(sizes, default=None))
         lines.append(f"{dataset.name:14} {dataset.images:6} images  {state}\n{'':23}{dataset.licence}")
     groups = [f"{name:14} {', '.join(members)}" for name, members in GROUPS.items()]
     return "\n".join(lines + groups)
-
-
-def _bytes(size: int | None) -> str:
-    if size is None:
-        return "size not known"
-    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= one:
-            return f"{size / one:.3g} {unit}"
-    return f"{size} bytes"
 
 
 # What is there
@@ -239,143 +212,6 @@ def _alone(lock_file: Path) -> Iterator[None]:
         lock.release()
 
 
-def _require_space(folder: Path, needed: int, purpose: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise FetchError(
-            f"{purpose} needs {_bytes(needed)}, and {folder.absolute()} has {_bytes(free)} free; "
-            "make room, or choose another folder with --root"
-        )
-
-
-@contextmanager
-def _full_disk_is_said(kept: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise FetchError(f"the disk is full ({error}). {kept}; make room and run again") from error
-
-
-# Download
-
-
-def _download(archive: Archive, destination: Path, timeout: float, attempts: int, pause: float) -> None:
-    """Download a file, going on with what an earlier attempt or an earlier process left.
-
-    Raises:
-        _UnavailableError: when the address does not give the file.
-        FetchError: when the disk has no room for it.
-    """
-    partial = destination.with_name(f"{destination.name}.partial")
-    failures, answered = 0, False
-    while True:
-        before = _size(partial)
-        try:
-            with _full_disk_is_said(f"What came is kept in {partial}, and the download goes on from there"):
-                _transfer(archive, partial, timeout)
-            break
-        except _CutError as error:
-            # Without a first answer there is no network, and waiting for one would only try the user's patience.
-            answered = answered or error.answered
-            failures = failures + 1 if _size(partial) <= before else 1
-            if not answered:
-                raise _UnavailableError(f"no answer ({error})") from error
-            if failures >= attempts:
-                kept = f", {_bytes(_size(partial))} of it kept in {partial}"
-                raise _UnavailableError(f"{error}, {failures} times in a row{kept}") from error
-            wait = pause * 2 ** (failures - 1)
-            log.warning("%s: %s; trying again in %g s", archive.file_name, error, wait)
-            time.sleep(wait)
-    os.replace(partial, destination)
-    _version_file(partial).unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _version_file(partial: Path) -> Path:
-    """Where the server's name for the version of a file is kept beside its first part."""
-    return partial.with_name(f"{partial.name}.version")
-
-
-def _transfer(archive: Archive, partial: Path, timeout: float) -> None:
-    """One request: from the start, or from where the partial file ends.
-
-    Raises:
-        _CutError: when it is worth another attempt.
-        _UnavailableError: when it is not.
-    """
-    have, version = _size(partial), _version_file(partial)
-    request = urllib.request.Request(archive.address, headers={"User-Agent": "esrgan_lit"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-        if version.exists():  # a file that has changed since is then sent from the start
-            request.add_header("If-Range", version.read_text())
-    try:
-        response = urllib.request.urlopen(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416:  # nothing after what we have: it is whole, or of another version
-            if error.headers.get("Content-Range") == f"bytes */{have}":
-                return
-            partial.unlink()
-            raise _CutError(f"{archive.address} has another size than before", answered=True) from error
-        if error.code in (408, 429) or error.code >= 500:
-            raise _CutError(f"HTTP status {error.code} {error.reason}", answered=True) from error
-        raise _UnavailableError(f"HTTP status {error.code} {error.reason}") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise _CutError(str(reason) or type(error).__name__, answered=False) from error
-    with response:
-        resumed = response.status == 206
-        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            partial.unlink()
-            raise _CutError("the server sent another range than it was asked for", answered=True)
-        if have and not resumed:
-            log.warning("%s: the server does not go on at byte %d; starting again", archive.file_name, have)
-            have = 0
-        length = response.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
-        _check_size(archive, total)
-        size = total or archive.size or 0
-        # Images hardly compress: unpacked, they take about the archive's size once more.
-        _require_space(partial.parent, 2 * size - have, f"downloading and unpacking {archive.file_name}")
-        tag = response.headers.get("ETag", "")
-        tag = response.headers.get("Last-Modified", "") if tag.startswith("W/") else tag  # If-Range takes no weak tags
-        if tag:
-            version.write_text(tag)
-        else:
-            version.unlink(missing_ok=True)
-        bar = tqdm(desc=archive.file_name, total=total, initial=have, unit="B", unit_scale=True)
-        with bar, partial.open("ab" if resumed else "wb") as file:
-            for chunk in _chunks(response):
-                file.write(chunk)
-                bar.update(len(chunk))
-    if total is not None and _size(partial) != total:
-        raise _CutError(f"the connection was cut at byte {_size(partial)} of {total}", answered=True)
-
-
-def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """What arrives, as it arrives. Only the network's errors become a _CutError, not those of the disk."""
-    while True:
-        try:
-            chunk = response.read1(CHUNK)
-        except (OSError, http.client.HTTPException) as error:
-            raise _CutError(f"the connection was cut ({error or type(error).__name__})", answered=True) from error
-        if not chunk:
-            return
-        yield chunk
-
-
-def _check_size(archive: Archive, total: int | None) -> None:
-    """Tell another file, such as the page of a login, before gigabytes of it are read; 2 % for rounded sizes."""
-    if total is not None and archive.size is not None and abs(total - archive.size) > archive.size / 50:
-        raise _UnavailableError(f"offers {total} bytes, the catalogue has {archive.size}; it is another file")
-
-
 # Check and unpack
 
 
@@ -387,7 +223,7 @@ def _lay_out(dataset: Dataset, archive: Archive, path: Path, folder: Path, remed
     shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
     unpacked.mkdir(parents=True)
     try:
-        with _full_disk_is_said(f"{path} is whole and is kept"):
+        with full_disk_is_said(f"{path} is whole and is kept"):
             try:
                 _unpack(archive, path, unpacked, remedy)
             except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
@@ -432,7 +268,7 @@ def _check_images(archive: Archive, path: Path, folder: Path, remedy: str) -> No
 
 
 def _digest(path: Path, kind: str) -> str:
-    digest, size = hashlib.new(kind, usedforsecurity=False), _size(path)
+    digest, size = hashlib.new(kind, usedforsecurity=False), path.stat().st_size
     with (
         path.open("rb") as file,
         tqdm(desc=f"{kind} of {path.name}", total=size, unit="B", unit_scale=True, disable=size < 1e8) as bar,
@@ -469,7 +305,7 @@ def _unpack(archive: Archive, path: Path, folder: Path, remedy: str) -> None:
         if not images:
             raise _WrongFileError(f"{path} holds no images in {archive.inside or 'any folder'}. {remedy}")
         size = sum(member.size for member in images)
-        _require_space(folder, size, f"unpacking {path.name}")
+        require_space(folder, size, f"unpacking {path.name}")
         with tqdm(desc=f"unpacking {path.name}", total=size, unit="B", unit_scale=True) as bar:
             for member in images:
                 target = folder.joinpath(*member.path.relative_to(archive.inside).parts)
