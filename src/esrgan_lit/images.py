@@ -100,9 +100,10 @@ def list_images(sources: Sequence[str | Path], setting: str) -> list[Path]:
             images = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         if not images:
             state = "holds no images" if source.is_dir() else "does not exist"
+            how = f": {setting}=[FOLDER,…]" if "." in setting else ""  # a key of the configuration
             raise ValueError(
                 f"{setting}: {source} {state} (looked in {source.absolute()}). Put the photographs "
-                f"({', '.join(SUFFIXES)}) there, or name your own folders: {setting}=[FOLDER,…]"
+                f"({', '.join(SUFFIXES)}) there, or name your own folders{how}"
             )
         found |= {path.resolve(): path for path in images}
     return list(found.values())
