@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from esrgan_lit.data import StepSampler, ThreadedLoader
-from esrgan_lit.images import list_images, survey
-from esrgan_lit.pairs import CropDataset, Degradation, make_pairs
+from esrgan_lit.data.images import list_images, survey
+from esrgan_lit.data.module import StepSampler, ThreadedLoader
+from esrgan_lit.data.pairs import CropDataset, Degradation, make_pairs
+from esrgan_lit.data.store import Store, pack
 from esrgan_lit.resize import imresize
-from esrgan_lit.store import Store, pack
 
 CROP, SCALE, BATCH = 128, 4, 16
 

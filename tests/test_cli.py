@@ -8,7 +8,7 @@ import torch
 
 from esrgan_lit import RRDBNet, interpolate, load_generator, save_generator, upscale
 from esrgan_lit.cli import interpolate_main, upscale_main
-from esrgan_lit.images import read_image
+from esrgan_lit.data.images import read_image
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from conftest import make_photograph
-from esrgan_lit import RRDBNet, compare, demo, imresize, psnr_y, save_generator
-from esrgan_lit.images import read_image
+from esrgan_lit import RRDBNet, compare, imresize, psnr_y, save_generator
+from esrgan_lit.data import demo
+from esrgan_lit.data.images import read_image
+from esrgan_lit.data.pairs import crop_to_multiple
 from esrgan_lit.inference import to_batch
-from esrgan_lit.pairs import crop_to_multiple
 
 
 def test_table_and_pictures(photograph_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

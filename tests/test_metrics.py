@@ -9,10 +9,10 @@ from scipy.ndimage import correlate1d
 
 from conftest import make_photograph
 from esrgan_lit import imresize
-from esrgan_lit.images import read_image
+from esrgan_lit.data.images import read_image
+from esrgan_lit.data.pairs import crop_to_multiple
 from esrgan_lit.inference import to_batch
 from esrgan_lit.metrics import luma, psnr_y, ssim_y
-from esrgan_lit.pairs import crop_to_multiple
 
 
 def matlab_luma(image: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from esrgan_lit import Discriminator, GanStage, PsnrStage, RRDBNet, load_generator, save_generator
 from esrgan_lit.checkpoints import WeightsError
+from esrgan_lit.data.pairs import Pair
 from esrgan_lit.losses import PerceptualLoss, RelativisticAverageLoss, StandardLoss
-from esrgan_lit.pairs import Pair
 from esrgan_lit.stages import LossWeights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*defined a `validation_step`")

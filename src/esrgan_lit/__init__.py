@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from esrgan_lit.checkpoints import interpolate, load_generator, save_generator
-    from esrgan_lit.data import PairDataModule
+    from esrgan_lit.data.module import PairDataModule
     from esrgan_lit.inference import upscale
     from esrgan_lit.metrics import psnr_y, ssim_y
     from esrgan_lit.networks import Discriminator, RRDBNet, SRResNet
@@ -33,7 +33,7 @@ __all__ = [
 
 _MODULES = {
     "checkpoints": ("interpolate", "load_generator", "save_generator"),
-    "data": ("PairDataModule",),
+    "data.module": ("PairDataModule",),
     "inference": ("upscale",),
     "metrics": ("psnr_y", "ssim_y"),
     "networks": ("Discriminator", "RRDBNet", "SRResNet"),

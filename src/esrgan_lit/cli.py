@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from esrgan_lit.checkpoints import interpolate, load_generator, save_generator
-from esrgan_lit.images import SUFFIXES, list_images, read_image, save_image
+from esrgan_lit.data.images import SUFFIXES, list_images, read_image, save_image
 from esrgan_lit.inference import upscale
 
 

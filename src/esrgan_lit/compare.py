@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from esrgan_lit import demo
 from esrgan_lit.checkpoints import interpolate, load_generator
-from esrgan_lit.images import list_images, read_image
+from esrgan_lit.data import demo
+from esrgan_lit.data.images import list_images, read_image
+from esrgan_lit.data.pairs import crop_to_multiple
 from esrgan_lit.inference import to_batch, upscale
 from esrgan_lit.metrics import PROTOCOL, gradient_energy, psnr_y, ssim_y
 from esrgan_lit.networks import Generator
-from esrgan_lit.pairs import crop_to_multiple
 from esrgan_lit.resize import imresize
 
 ALPHAS = (0.2, 0.4, 0.6, 0.8)

@@ -11,9 +11,9 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from esrgan_lit.images import save_image
+from esrgan_lit.data.images import save_image
+from esrgan_lit.data.pairs import Pair, ValidationImage
 from esrgan_lit.inference import to_image
-from esrgan_lit.pairs import Pair, ValidationImage
 from esrgan_lit.resize import resize
 
 

@@ -15,10 +15,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
 from esrgan_lit.checkpoints import load_weights_into
+from esrgan_lit.data.pairs import Pair, ValidationImage
 from esrgan_lit.losses import PerceptualLoss, PixelLoss, RelativisticAverageLoss, StandardLoss
 from esrgan_lit.metrics import psnr_y, ssim_y
 from esrgan_lit.networks import Generator
-from esrgan_lit.pairs import Pair, ValidationImage
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]

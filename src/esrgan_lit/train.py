@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
-from esrgan_lit.data import PairDataModule
+from esrgan_lit.data.module import PairDataModule
 from esrgan_lit.stages import SCRATCH, Stage
 
 # What train.yaml declares. A user's experiment file is merged before Hydra locks the keys, so that a misspelt one would

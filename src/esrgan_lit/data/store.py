@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from esrgan_lit.images import Photograph
+from esrgan_lit.data.images import Photograph
 
 VERSION = 1
 PIXELS, MANIFEST, PROGRESS, STAMP = "pixels.bin", "manifest.json", "progress.jsonl", "verified.json"

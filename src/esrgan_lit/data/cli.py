@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan_lit import doctor, fetch
-from esrgan_lit.catalogue import DATASETS
-from esrgan_lit.data import open_images
-from esrgan_lit.images import list_images, survey
-from esrgan_lit.store import pack
+from esrgan_lit.data import doctor, fetch
+from esrgan_lit.data.catalogue import DATASETS
+from esrgan_lit.data.images import list_images, survey
+from esrgan_lit.data.module import open_images
+from esrgan_lit.data.store import pack
 
 TRAINING_SETS = ("DIV2K-train", "Flickr2K", "OST")  # what conf/data/df2k_ost.yaml trains on
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from esrgan_lit.images import ReadableImage, Sized
+from esrgan_lit.data.images import ReadableImage, Sized
 from esrgan_lit.resize import BOUNDARIES, Boundary, mirror_indices, resize
 
 LowResForm = Literal["uint8", "double"]

@@ -17,7 +17,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from tqdm import tqdm
 
-from esrgan_lit.forensics import (
+from esrgan_lit.data.forensics import (
     EXPECTED,
     Fingerprint,
     find_copies,
@@ -26,8 +26,8 @@ from esrgan_lit.forensics import (
     measure_texture,
     was_jpeg,
 )
-from esrgan_lit.images import Photograph, list_images, read_image
-from esrgan_lit.pairs import pair_up
+from esrgan_lit.data.images import Photograph, list_images, read_image
+from esrgan_lit.data.pairs import pair_up
 
 Severity = Literal["error", "warning"]
 Item = TypeVar("Item")
@@ -263,7 +263,7 @@ def find_leakage(training: Sequence[Known], benchmark: Sequence[Known]) -> list[
 def match_partners(
     high_res: Sequence[Path], low_res: Sequence[Path], scale: int
 ) -> tuple[list[tuple[Path, Path]], list[Finding]]:
-    """Pair files by name, as :func:`esrgan_lit.pairs.pair_up` does, and name every file that has no partner."""
+    """Pair files by name, as :func:`esrgan_lit.data.pairs.pair_up` does, and name every file that has no partner."""
     partners = {path.stem.removesuffix(f"x{scale}"): path for path in low_res}
     names = {path.stem for path in high_res}
     lonely = [Finding(path, Fault.NO_PARTNER, "no low_res") for path in high_res if path.stem not in partners]

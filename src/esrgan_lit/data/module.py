@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from esrgan_lit.images import FaultPolicy, Photograph, ReadableImage, large_enough, list_images, survey
-from esrgan_lit.pairs import (
+from esrgan_lit.data.images import FaultPolicy, Photograph, ReadableImage, large_enough, list_images, survey
+from esrgan_lit.data.pairs import (
     CropDataset,
     Degradation,
     ImageDataset,
@@ -28,8 +28,8 @@ from esrgan_lit.pairs import (
     make_pairs,
     pair_up,
 )
+from esrgan_lit.data.store import Store, is_store, pack
 from esrgan_lit.resize import Boundary
-from esrgan_lit.store import Store, is_store, pack
 
 
 class StepSampler(Sampler[list[int]]):

@@ -1,6 +1,6 @@
 """What the samples of an image tell about its past: copies, JPEG, and how a low-resolution image was made.
 
-Arrays in, facts out: no files and no verdicts, which are :mod:`esrgan_lit.doctor`'s.
+Arrays in, facts out: no files and no verdicts, which are :mod:`esrgan_lit.data.doctor`'s.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.Image import Resampling
 from torch.nn.functional import interpolate
 
-from esrgan_lit.pairs import Degradation, crop_to_multiple
+from esrgan_lit.data.pairs import Degradation, crop_to_multiple
 from esrgan_lit.resize import BOUNDARIES
 
 # The limits below stand between what was measured with a fault and without: 98 photographs, T91, Set5 and Set14, copies

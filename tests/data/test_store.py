@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from conftest import make_photograph
-from esrgan_lit import store as store_module
-from esrgan_lit.images import Photograph, list_images, read_image, survey
-from esrgan_lit.pairs import CropDataset, Degradation
-from esrgan_lit.store import Store, StoreError, pack
+from esrgan_lit.data import store as store_module
+from esrgan_lit.data.images import Photograph, list_images, read_image, survey
+from esrgan_lit.data.pairs import CropDataset, Degradation
+from esrgan_lit.data.store import Store, StoreError, pack
 
 
 @pytest.fixture
@@ -138,8 +138,8 @@ def test_a_killed_pack_resumes(tmp_path: Path) -> None:
         Image.fromarray(make_photograph(300, 300, number)).save(folder / f"{number:02}.png")
     code = (
         "from pathlib import Path; import time\n"
-        "from esrgan_lit.images import Photograph, list_images, survey\n"
-        "from esrgan_lit.store import pack\n"
+        "from esrgan_lit.data.images import Photograph, list_images, survey\n"
+        "from esrgan_lit.data.store import pack\n"
         "photos = survey(list_images(['many'], 'FOLDER'), 'refuse')\n"
         "real = Photograph.pixels\n"
         "Photograph.pixels = lambda photo: time.sleep(0.05) or real(photo)\n"
@@ -162,8 +162,8 @@ def test_a_killed_pack_resumes(tmp_path: Path) -> None:
 def test_two_processes_pack_one_store(photographs: list[Photograph], tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from esrgan_lit.images import list_images, survey\n"
-        "from esrgan_lit.store import pack\n"
+        "from esrgan_lit.data.images import list_images, survey\n"
+        "from esrgan_lit.data.store import pack\n"
         "print(len(pack(survey(list_images(['photographs'], 'x'), 'refuse'), Path('store')).images()))"
     )
     run = [sys.executable, "-c", code]

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from esrgan_lit import PairDataModule, imresize
-from esrgan_lit.data import StepSampler, ThreadedLoader
-from esrgan_lit.images import list_images, survey
-from esrgan_lit.pairs import CropDataset, Degradation
-from esrgan_lit.store import pack
+from esrgan_lit.data.images import list_images, survey
+from esrgan_lit.data.module import StepSampler, ThreadedLoader
+from esrgan_lit.data.pairs import CropDataset, Degradation
+from esrgan_lit.data.store import pack
 
 
 def test_ranks_share_the_global_batch_and_a_resumed_sampler_goes_on() -> None:

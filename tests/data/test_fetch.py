@@ -24,9 +24,9 @@ from typing import Any, Literal
 import pytest
 from omegaconf import OmegaConf
 
-from esrgan_lit import fetch as fetching
-from esrgan_lit.catalogue import DATASETS, GROUPS, Archive, Dataset
-from esrgan_lit.fetch import FetchError, expand, fetch
+from esrgan_lit.data import fetch as fetching
+from esrgan_lit.data.catalogue import DATASETS, GROUPS, Archive, Dataset
+from esrgan_lit.data.fetch import FetchError, expand, fetch
 
 IMAGES = {f"{number:04}.png": os.urandom(40_000) for number in range(3)}  # noise, as incompressible as photographs
 
@@ -483,8 +483,8 @@ def test_a_kill_while_unpacking_leaves_no_folder_that_passes_for_whole(
     script = f"""
 import shutil, signal, os
 from pathlib import Path
-from esrgan_lit import fetch
-from esrgan_lit.catalogue import DATASETS, Archive, Dataset
+from esrgan_lit.data import fetch
+from esrgan_lit.data.catalogue import DATASETS, Archive, Dataset
 DATASETS["Tiny"] = {DATASETS["Tiny"]!r}
 real = shutil.copyfileobj
 def copy(source, target, length):
@@ -595,7 +595,7 @@ def test_the_catalogue_is_well_formed() -> None:
 
 
 def test_the_catalogue_fills_the_folders_that_the_configuration_reads() -> None:
-    config: Any = OmegaConf.load(Path(__file__).parents[1] / "conf" / "data" / "df2k_ost.yaml")
+    config: Any = OmegaConf.load(Path(__file__).parents[2] / "conf" / "data" / "df2k_ost.yaml")
     read = OmegaConf.to_container(OmegaConf.create({"data_root": "", "data": config}), resolve=False)
     assert isinstance(read, dict)
     paths = [*read["data"]["train"], *read["data"]["validation"]]

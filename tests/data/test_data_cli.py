@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from conftest import make_photograph
-from esrgan_lit.catalogue import DATASETS, GROUPS
-from esrgan_lit.data import open_images
-from esrgan_lit.data_cli import TRAINING_SETS, main
-from esrgan_lit.images import Photograph
-from esrgan_lit.store import Store
+from esrgan_lit.data.catalogue import DATASETS, GROUPS
+from esrgan_lit.data.cli import TRAINING_SETS, main
+from esrgan_lit.data.images import Photograph
+from esrgan_lit.data.module import open_images
+from esrgan_lit.data.store import Store
 
 
 def run(*arguments: str | Path) -> int | str | None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from conftest import make_photograph
-from esrgan_lit.doctor import Examination, Fault, add_arguments, examine, run
+from esrgan_lit.data.doctor import Examination, Fault, add_arguments, examine, run
 from esrgan_lit.resize import imresize
 
 # An image to its own faults; the copies of another are added where they are made.

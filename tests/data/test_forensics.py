@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from esrgan_lit.forensics import (
+from esrgan_lit.data.forensics import (
     EXPECTED,
     KERNELS,
     Copy,
@@ -18,7 +18,7 @@ from esrgan_lit.forensics import (
     measure_texture,
     was_jpeg,
 )
-from esrgan_lit.images import list_images, read_image
+from esrgan_lit.data.images import list_images, read_image
 from esrgan_lit.resize import imresize
 
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from conftest import make_photograph
-from esrgan_lit import images
-from esrgan_lit.images import list_images, read_image, save_image, survey
+from esrgan_lit.data import images
+from esrgan_lit.data.images import list_images, read_image, save_image, survey
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from esrgan_lit.catalogue import Archive
+from esrgan_lit.data.catalogue import Archive
 
 CHUNK = 1 << 20
 

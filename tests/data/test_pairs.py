@@ -10,8 +10,8 @@ from PIL import Image
 
 from conftest import make_photograph
 from esrgan_lit import imresize
-from esrgan_lit.images import Photograph
-from esrgan_lit.pairs import CropDataset, Degradation, Pair, Windows, copy_window, make_pairs, orient, texture
+from esrgan_lit.data.images import Photograph
+from esrgan_lit.data.pairs import CropDataset, Degradation, Pair, Windows, copy_window, make_pairs, orient, texture
 
 
 def make_crops(path: Path, degradation: Degradation, crop: int, augmented: bool = False) -> CropDataset:

@@ -24,8 +24,8 @@ from typing import IO, NamedTuple
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from esrgan_lit.catalogue import DATASETS, GROUPS, Archive, Dataset
-from esrgan_lit.download import (
+from esrgan_lit.data.catalogue import DATASETS, GROUPS, Archive, Dataset
+from esrgan_lit.data.download import (
     CHUNK,
     FetchError,
     UnavailableError,
@@ -34,7 +34,7 @@ from esrgan_lit.download import (
     readable_bytes,
     require_space,
 )
-from esrgan_lit.images import SUFFIXES
+from esrgan_lit.data.images import SUFFIXES
 
 log = logging.getLogger(__name__)
 
