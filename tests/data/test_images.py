@@ -33,6 +33,12 @@ def test_every_kind_of_file_becomes_uint8_rgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "grey16.png")[..., 1], rgb[..., 0])
 
 
+def test_floating_point_samples_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((5, 6), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(OSError, match=r"float\.tif .*floating point, of unknown range; save it with 8 or 16 bits"):
+        read_image(tmp_path / "float.tif")
+
+
 def test_rotation_flags_are_obeyed(tmp_path: Path) -> None:
     rgb = make_photograph(10, 14, 0)
     exif = Image.Exif()

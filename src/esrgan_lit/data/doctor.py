@@ -211,7 +211,7 @@ def inspect(path: Path, crop: int) -> tuple[Known | None, list[Finding]]:
 def _judge_header(header: ImageFile) -> dict[Fault, str]:
     found = {}
     mode = header.mode
-    if mode in ("1", "L", "LA", "La", "F") or mode.startswith("I"):
+    if mode in ("1", "L", "LA", "La") or mode.startswith("I"):
         found[Fault.GREYSCALE] = f"mode {mode}"
     if mode in ("P", "PA"):
         found[Fault.PALETTE] = f"mode {mode}"
@@ -219,7 +219,7 @@ def _judge_header(header: ImageFile) -> dict[Fault, str]:
         found[Fault.CMYK] = ""
     # 16-bit colour is reduced while Pillow decodes; only the raw mode that it decodes from tells.
     raw_modes = [tile.args if isinstance(tile.args, str) else str((tile.args or [""])[0]) for tile in header.tile]
-    if mode[0] in "IF" or any(raw.startswith(("RGB", "LA")) and ";16" in raw for raw in raw_modes):
+    if mode[0] == "I" or any(raw.startswith(("RGB", "LA")) and ";16" in raw for raw in raw_modes):
         found[Fault.DEEP] = f"mode {mode}, stored as {', '.join(raw_modes)}"
     if header.has_transparency_data:
         found[Fault.ALPHA] = f"mode {mode}"

@@ -121,6 +121,8 @@ def read_image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
+            if image.mode == "F":  # Pillow would clip it to 0 … 255, which turns [0, 1] black
+                raise ValueError("its samples are floating point, of unknown range; save it with 8 or 16 bits")
             if image.mode.startswith("I"):
                 levels = np.asarray(image).astype(np.float64) / 257  # 65535 → 255
                 return np.repeat(np.clip(levels.round(), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
