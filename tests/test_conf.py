@@ -32,6 +32,25 @@ def test_every_experiment_trains_and_leaves_a_readable_checkpoint(
         assert (last.parent / "step_0000001.ckpt").is_file()
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["stage/adversarial=standard"],
+        ["stage.adversarial.halved=false", "stage.adversarial.detach_means=true"],
+        ["stage.perceptual.before_activation=false"],
+        ["stage.ema_decay=null"],
+        ["data.low_res_form=double", "data.boundary=replicate"],
+        ["scale=2", "crop=64"],
+        ["generator=srresnet16", "generator.batch_norm=true"],
+        ["data.texture_candidates=4", "data.workers=2", "data.on_device=false"],
+        ["data.validation=null"],
+    ],
+    ids="+".join,
+)
+def test_the_readmes_overrides_train(configure: Callable[..., DictConfig], overrides: list[str]) -> None:
+    assert load_generator(train(configure("gan_rrdb23", *overrides)))
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_intervals_as_shipped_make_a_trainer(configure: Callable[..., DictConfig], experiment: str) -> None:
     """Two checkpoint callbacks of one kind and one interval would be refused."""

@@ -202,7 +202,7 @@ class GanStage(Stage):
         self._descend(terms["discriminator"], self.discriminator, lambda: self._step_uncounted(optimizer_d))
         for scheduler in cast(list[LRScheduler], self.lr_schedulers()):
             scheduler.step()
-        self._log_terms({**terms, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()})
+        self._log_terms({**terms, "real_logit": real_logits, "fake_logit": fake_logits})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Generator first, discriminator second; both schedules are counted in iterations."""
@@ -246,4 +246,4 @@ class GanStage(Stage):
     def _log_terms(self, terms: dict[str, Tensor]) -> None:
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue] (set by its connector)
         if self.trainer.global_step % every == 0:
-            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=True)
+            self.log_dict({f"train/{name}": value.detach().mean() for name, value in terms.items()}, prog_bar=True)

@@ -229,7 +229,7 @@ class PairDataModule(L.LightningDataModule):
         )
         workers = self.workers
         if workers is None:
-            decodes = not self.in_memory and not all(hasattr(image, "store") for image in self.photographs)
+            decodes = not self.in_memory and any(isinstance(image, Photograph) for image in self.photographs)
             workers = min(8, os.cpu_count() or 1) if decodes else 0
         if workers == 0:
             return ThreadedLoader(crops, sampler, finish)
