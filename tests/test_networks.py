@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from esrgan_lit import Discriminator, RRDBNet, SRResNet
-from esrgan_lit.networks import scaled_init_
+from esrgan_lit.networks import ResidualDenseBlock, scaled_init_
 
 
 def count(network: nn.Module) -> int:
@@ -36,9 +36,7 @@ def test_generators_enlarge_by_their_scale(network: type[nn.Module], options: di
 
 def test_rrdbnet_equals_an_independent_implementation() -> None:
     spandrel = pytest.importorskip("spandrel")
-    ours = RRDBNet(blocks=2)
-    for parameter in ours.parameters():  # initialised, the blocks contribute too little to see a mistake in them
-        nn.init.normal_(parameter, std=0.05)
+    ours = rough(RRDBNet(blocks=2))
     theirs = spandrel.ModelLoader().load_from_state_dict(ours.state_dict()).model
     image = torch.rand(1, 3, 12, 17)
     with torch.no_grad():
@@ -55,6 +53,83 @@ def test_real_weights_equal_an_independent_implementation(real_weights: Path) ->
     image = torch.rand(1, 3, 24, 20)
     with torch.no_grad():
         torch.testing.assert_close(ours(image), theirs(image), atol=1e-5, rtol=0)
+
+
+def rough(network: nn.Module) -> nn.Module:
+    """Weights of which every layer shows in the output: as initialised, the blocks contribute next to nothing."""
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return network
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dense_block_in_one_buffer_has_the_bits_of_the_usual_one(
+    dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    block = rough(ResidualDenseBlock(16, 8)).to(dtype=dtype, memory_format=layout)
+    x = torch.randn(3, 16, 10, 9, dtype=dtype).to(memory_format=layout).requires_grad_()
+    results = []
+    for forward in (block, block.concatenating):
+        y = forward(x)
+        results.append([y, *torch.autograd.grad(y.sin().sum(), [x, *block.parameters()])])
+    assert all(torch.equal(ours, usual) for ours, usual in zip(*results, strict=True))
+
+
+def test_generator_keeps_a_third_of_the_memory_for_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(network: nn.Module) -> int:
+        storages: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            output = network.body(network.conv_first(torch.rand(1, 3, 32, 32)))
+        weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+        assert output.requires_grad
+        return sum(size for pointer, size in storages.items() if pointer not in weights)
+
+    network = RRDBNet(blocks=23)
+    ours = kept(network)
+    monkeypatch.setattr(ResidualDenseBlock, "forward", ResidualDenseBlock.concatenating)
+    assert ours <= 0.35 * kept(network)
+
+
+def test_autocast_gives_gradients_in_float32() -> None:
+    network = rough(RRDBNet(4, 1, 8, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(torch.rand(1, 3, 8, 8))
+    output.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 and p.grad.any() for p in network.parameters())
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("options", [{"growth": 4}, {"growth": 4, "bicubic_skip": True}, {}, {"batch_norm": True}])
+def test_the_tail_sees_no_further_than_it_says(scale: int, options: dict) -> None:
+    kind = RRDBNet if "growth" in options else SRResNet
+    generator = rough(kind(scale=scale, blocks=1, width=8, **options)).double().eval()
+    low_res = torch.rand(1, 3, 16, 9, dtype=torch.float64)
+    with torch.no_grad():
+        features = generator.trunk(low_res)
+        whole = generator.tail(features, low_res)
+        reach = generator.tail_reach
+        rows = slice(6 - reach, 9 + reach)
+        strip = generator.tail(features[:, :, rows], low_res[:, :, rows])
+    torch.testing.assert_close(
+        strip[:, :, reach * scale : (reach + 3) * scale], whole[:, :, 6 * scale : 9 * scale], rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(("scale", "unshuffle"), [(2, 2), (1, 4), (1, 2)])
+def test_unshuffling_networks_equal_an_independent_implementation(scale: int, unshuffle: int) -> None:
+    spandrel = pytest.importorskip("spandrel")
+    ours = rough(RRDBNet(scale=scale, blocks=1, unshuffle=unshuffle))
+    theirs = spandrel.ModelLoader().load_from_state_dict(ours.state_dict())
+    assert theirs.scale == scale
+    image = torch.rand(1, 3, 13, 18)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(image), theirs.model(image))
 
 
 def test_scaled_init_is_a_tenth_of_kaiming_and_has_no_bias() -> None:

@@ -6,11 +6,12 @@ that other programs already read: BasicSR's for :class:`RRDBNet`, MSRResNet's fo
 
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 # The factors of the successive upsampling steps for each supported scale.
 UPSAMPLING_STEPS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
@@ -32,13 +33,34 @@ def scaled_init_(network: nn.Module, gain: float = 0.1) -> None:
 
 
 class Generator(nn.Module):
-    """What every generator says of itself: its integer ``scale``, and the ``architecture`` it can be built anew from.
+    """What every generator has: an integer ``scale``, its ``architecture``, and its two parts.
 
     ``architecture`` holds the class's name and its constructor's arguments, as plain values; checkpoints keep it.
+    ``forward`` is ``tail(trunk(low_res), low_res)``. The trunk holds most of the arithmetic and sees far; the tail
+    holds most of the memory and sees only ``tail_reach`` pixels around each, so that a large image can go through it in
+    strips.
     """
 
     scale: int
+    unshuffle: int = 1
     architecture: dict[str, Any]
+    tail_reach = 2  # its convolutions see a pixel further each, at their own resolution, and the image skips two
+
+    def forward(self, low_res: Tensor) -> Tensor:
+        """(batch, channels, height, width) → (batch, channels, scale · height, scale · width)."""
+        height, width = low_res.shape[-2:]
+        if self.unshuffle > 1:
+            low_res = F.pad(low_res, (0, -width % self.unshuffle, 0, -height % self.unshuffle), "reflect")
+        image = self.tail(self.trunk(low_res), low_res)
+        return image[..., : self.scale * height, : self.scale * width] if self.unshuffle > 1 else image
+
+    def trunk(self, low_res: Tensor) -> Tensor:
+        """(batch, channels, height, width) → features (batch, width, height / unshuffle, width / unshuffle)."""
+        raise NotImplementedError
+
+    def tail(self, features: Tensor, low_res: Tensor) -> Tensor:
+        """The trunk's features and its input, or the same rows and columns of both → image."""
+        raise NotImplementedError
 
 
 class RRDBNet(Generator):
@@ -54,6 +76,8 @@ class RRDBNet(Generator):
         channels: image channels, in and out.
         bicubic_skip: add the bicubically enlarged input to the output, so that the network learns the difference. Not
             the paper's; it makes short trainings useful. Other programs' loaders do not know it.
+        unshuffle: fold squares of so many pixels into channels first, and enlarge by ``scale · unshuffle`` after the
+            trunk: how BasicSR makes its ×2 (2) and ×1 (4) networks. Other sizes than multiples are padded by reflection.
 
     Shape: (batch, channels, height, width) → (batch, channels, scale · height, scale · width).
     """
@@ -66,10 +90,12 @@ class RRDBNet(Generator):
         growth: int = 32,
         channels: int = 3,
         bicubic_skip: bool = False,
+        unshuffle: int = 1,
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.steps = _upsampling_steps(scale)
+        self.unshuffle = unshuffle
+        self.steps = _upsampling_steps(scale * unshuffle)
         self.bicubic_skip = bicubic_skip
         self.architecture = {
             "name": "RRDBNet",
@@ -79,9 +105,10 @@ class RRDBNet(Generator):
             "growth": growth,
             "channels": channels,
             "bicubic_skip": bicubic_skip,
+            "unshuffle": unshuffle,
         }
         conv = partial(nn.Conv2d, kernel_size=3, padding=1)
-        self.conv_first = conv(channels, width)
+        self.conv_first = conv(channels * unshuffle**2, width)
         self.body = nn.Sequential(*(ResidualInResidualDenseBlock(width, growth) for _ in range(blocks)))
         self.conv_body = conv(width, width)
         for number in range(1, len(self.steps) + 1):
@@ -90,9 +117,11 @@ class RRDBNet(Generator):
         self.conv_last = conv(width, channels)
         scaled_init_(self)
 
-    def forward(self, low_res: Tensor) -> Tensor:
-        features = self.conv_first(low_res)
-        features = features + self.conv_body(self.body(features))
+    def trunk(self, low_res: Tensor) -> Tensor:
+        features = self.conv_first(F.pixel_unshuffle(low_res, self.unshuffle))
+        return features + self.conv_body(self.body(features))
+
+    def tail(self, features: Tensor, low_res: Tensor) -> Tensor:
         for number, factor in enumerate(self.steps, start=1):
             enlarged = F.interpolate(features, scale_factor=factor, mode="nearest")
             features = _leaky_relu(self.get_submodule(f"conv_up{number}")(enlarged))
@@ -126,12 +155,75 @@ class ResidualDenseBlock(nn.Module):
         self.conv5 = conv(width + 4 * growth, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        # Compilers and exporters plan their memory themselves.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+            return self.concatenating(x)
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        return cast(Tensor, _DenseBlockInOneBuffer.apply(x, *(value.to(x.dtype) for value in self.parameters())))
+
+    def concatenating(self, x: Tensor) -> Tensor:
+        """The same as it is usually written: backward keeps each concatenation, 640 channels for 192."""
         x1 = _leaky_relu(self.conv1(x))
         x2 = _leaky_relu(self.conv2(torch.cat((x, x1), 1)))
         x3 = _leaky_relu(self.conv3(torch.cat((x, x1, x2), 1)))
         x4 = _leaky_relu(self.conv4(torch.cat((x, x1, x2, x3), 1)))
         x5 = self.conv5(torch.cat((x, x1, x2, x3, x4), 1))
         return x + 0.2 * x5
+
+
+class _DenseBlockInOneBuffer(torch.autograd.Function):
+    """A dense block whose convolutions read a growing part of one buffer and write behind it.
+
+    Backward keeps that buffer alone. Sums run in the order in which autograd would run them, so that the gradients have
+    the bits of :meth:`ResidualDenseBlock.concatenating`.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, *parameters: Tensor) -> Tensor:
+        *inner, (weight, bias) = zip(parameters[::2], parameters[1::2], strict=True)
+        width = x.shape[1]
+        channels = width + sum(inner_weight.shape[0] for inner_weight, _ in inner)
+        buffer = torch.empty(
+            (x.shape[0], channels, *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=_memory_format(x)
+        )
+        buffer[:, :width] = x
+        for inner_weight, inner_bias in inner:
+            filled, growth = inner_weight.shape[1], inner_weight.shape[0]
+            features = F.conv2d(buffer[:, :filled], inner_weight, inner_bias, padding=1)
+            buffer[:, filled : filled + growth] = _leaky_relu(features)
+        ctx.save_for_backward(buffer, *parameters[::2])
+        return x + 0.2 * F.conv2d(buffer, weight, bias, padding=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        buffer, *inner, weight = ctx.saved_tensors
+        at_buffer, *last = _conv_backward(0.2 * gradient, buffer, weight)
+        width = gradient.shape[1]
+        at_buffer[:, :width] += gradient
+        gradients = last
+        for inner_weight in reversed(inner):
+            filled, growth = inner_weight.shape[1], inner_weight.shape[0]
+            written = slice(filled, filled + growth)
+            at_features = torch.ops.aten.leaky_relu_backward(at_buffer[:, written], buffer[:, written], 0.2, True)
+            at_input, *own = _conv_backward(at_features, buffer[:, :filled], inner_weight)
+            at_buffer[:, :filled] += at_input
+            gradients = [*own, *gradients]
+        return at_buffer[:, :width], *gradients
+
+
+def _conv_backward(gradient: Tensor, features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of a 3×3 convolution with padding 1 at its input, weight and bias."""
+    ones, zeros = [1, 1], [0, 0]
+    return torch.ops.aten.convolution_backward(
+        gradient, features, weight, [weight.shape[0]], ones, ones, ones, False, zeros, 1, [True, True, True]
+    )
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 class SRResNet(Generator):
@@ -175,8 +267,10 @@ class SRResNet(Generator):
         self.conv_last = conv(width, channels)
         scaled_init_(self)
 
-    def forward(self, low_res: Tensor) -> Tensor:
-        features = self.body(F.leaky_relu(self.conv_first(low_res), 0.1))
+    def trunk(self, low_res: Tensor) -> Tensor:
+        return self.body(F.leaky_relu(self.conv_first(low_res), 0.1))
+
+    def tail(self, features: Tensor, low_res: Tensor) -> Tensor:
         for number, factor in enumerate(self.steps, start=1):
             enlarged = F.pixel_shuffle(self.get_submodule(f"upconv{number}")(features), factor)
             features = F.leaky_relu(enlarged, 0.1)
