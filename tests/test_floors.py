@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
     {"resize", "data.demo", "data.catalogue"},
     {"networks", "losses", "metrics", "data.images", "data.download"},
-    {"data.store", "data.pairs", "data.fetch", "checkpoints", "inference"},
-    {"data.module", "data.forensics", "stages", "monitoring", "compare", "cli"},
-    {"data.doctor", "train"},
-    {"data.cli"},
+    {"data.store", "data.pairs", "data.fetch", "checkpoints", "inference", "optimization", "interruption"},
+    {"data.module", "data.forensics", "diagnosis", "monitoring", "compare", "cli"},
+    {"data.doctor", "stages"},
+    {"data.cli", "train"},
 ]
 
 

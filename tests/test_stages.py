@@ -117,7 +117,7 @@ def plain_gan_loop(stage: GanStage, kind: str) -> tuple[nn.Module, nn.Module, nn
         optimizers[1].step()
         with torch.no_grad():
             for mean, value in zip(average.parameters(), generator.parameters(), strict=True):
-                mean.copy_(value if step == 0 else 0.9 * mean + 0.1 * value)
+                mean.copy_(0.9 * mean + 0.1 * value)
     return generator, discriminator, average
 
 
@@ -225,5 +225,5 @@ def test_checkpoints_hold_plain_containers_and_give_both_networks(
     content = torch.load(tmp_path / "a.ckpt", weights_only=True)  # refuses anything but plain containers
     assert content["global_step"] == STEPS
     assert not [key for key in content["state_dict"] if "perceptual" in key]
-    assert_same(load_generator(tmp_path / "a.ckpt"), stage.ema.module)
+    assert_same(load_generator(tmp_path / "a.ckpt"), stage.ema)
     assert_same(load_generator(tmp_path / "a.ckpt", ema=False), stage.generator)

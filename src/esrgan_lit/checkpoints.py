@@ -197,7 +197,7 @@ def _read_pickle(path: Path, ema: bool) -> tuple[Architecture | None, dict[str, 
         raise WeightsError(f"{path} holds a {type(content).__name__}, not weights; give a state dict or a checkpoint")
     if "state_dict" in content:  # a training checkpoint
         state = content["state_dict"]
-        prefix = "ema.module." if ema and any(key.startswith("ema.module.") for key in state) else "generator."
+        prefix = "ema." if ema and any(key.startswith("ema.") for key in state) else "generator."
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         return content.get("architecture"), state
     for wrapper in ("params_ema", "params"):

@@ -39,6 +39,10 @@ class RelativisticAverageLoss:
         """L_G^Ra (Eq. 2): the same with the roles exchanged."""
         return self.factor * relativistic_loss(fake, real, mean)
 
+    def believed(self, real: Tensor, fake: Tensor, mean: Mean = torch.mean) -> tuple[Tensor, Tensor]:
+        """Whether the discriminator finds each real and each fake image more real than the average of the others."""
+        return real > mean(fake), fake > mean(real)
+
 
 class StandardLoss:
     """The standard GAN loss as SRGAN has it: binary cross-entropy, non-saturating for the generator."""
@@ -50,6 +54,10 @@ class StandardLoss:
     def generator(self, real: Tensor, fake: Tensor, mean: Mean = torch.mean) -> Tensor:
         """−log D(fake); ``real`` and ``mean`` are not needed."""
         return _cross_entropy(fake, 1)
+
+    def believed(self, real: Tensor, fake: Tensor, mean: Mean = torch.mean) -> tuple[Tensor, Tensor]:
+        """Whether the discriminator takes each real and each fake image for real; ``mean`` is not needed."""
+        return real > 0, fake > 0
 
 
 def relativistic_loss(more_real: Tensor, less_real: Tensor, mean: Mean = torch.mean) -> Tensor:

@@ -6,12 +6,14 @@ that other programs already read: BasicSR's for :class:`RRDBNet`, MSRResNet's fo
 
 from functools import partial
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
+
+Norm = Literal["global", "per_rank", "none"]
 
 # The factors of the successive upsampling steps for each supported scale.
 UPSAMPLING_STEPS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
@@ -77,7 +79,7 @@ class RRDBNet(Generator):
         bicubic_skip: add the bicubically enlarged input to the output, so that the network learns the difference. Not
             the paper's; it makes short trainings useful. Other programs' loaders do not know it.
         unshuffle: fold squares of so many pixels into channels first, and enlarge by ``scale · unshuffle`` after the
-            trunk: how BasicSR makes its ×2 (2) and ×1 (4) networks. Other sizes than multiples are padded by reflection.
+            trunk: how BasicSR makes its ×2 (2) and ×1 (4) networks. Other sizes are padded by reflection.
 
     Shape: (batch, channels, height, width) → (batch, channels, scale · height, scale · width).
     """
@@ -301,11 +303,13 @@ class Discriminator(nn.Module):
         crop: side of the square images it judges, a multiple of 32.
         width: channels of the first convolution; the deepest have eight times as many.
         channels: image channels.
+        batch_norm: ``global`` takes batch statistics over the mini-batches of all ranks, so that training does not
+            depend on the number of GPUs; ``per_rank`` over each one's own; ``none`` leaves batch normalisation out.
 
     Shape: (batch, channels, crop, crop) → (batch, 1).
     """
 
-    def __init__(self, crop: int = 128, width: int = 64, channels: int = 3) -> None:
+    def __init__(self, crop: int = 128, width: int = 64, channels: int = 3, batch_norm: Norm = "global") -> None:
         super().__init__()
         if crop < 32 or crop % 32:
             below = max(32, crop // 32 * 32)
@@ -313,11 +317,14 @@ class Discriminator(nn.Module):
                 f"discriminator crop {crop} is not a multiple of 32 (it halves the image five times); "
                 f"use {below} or {below + 32}"
             )
+        if batch_norm not in get_args(Norm):
+            raise ValueError(f"batch_norm {batch_norm!r} is not known; use one of {', '.join(get_args(Norm))}")
         self.crop = crop
-        first = [nn.Conv2d(channels, width, 3, padding=1), _leaky_relu_layer(), *_halving(width, width)]
+        keeping, halving = (partial(make, batch_norm=batch_norm) for make in (_keeping, _halving))
+        first = [nn.Conv2d(channels, width, 3, padding=1), _leaky_relu_layer(), *halving(width, width)]
         widths = [width, 2 * width, 4 * width, 8 * width, 8 * width]
         stages = [
-            layer for before, after in pairwise(widths) for layer in (*_keeping(before, after), *_halving(after, after))
+            layer for before, after in pairwise(widths) for layer in (*keeping(before, after), *halving(after, after))
         ]
         self.features = nn.Sequential(*first, *stages)
         self.classifier = nn.Sequential(
@@ -332,15 +339,49 @@ class Discriminator(nn.Module):
                 f"discriminator for {self.crop}×{self.crop} crops was given {height}×{width}; "
                 f"build it with crop={height}, or crop the images to {self.crop}"
             )
-        return self.classifier(self.features(image))
+        features = self.features(image)
+        # The logits' differences are what the relativistic loss lives on: no half precision for them.
+        with torch.autocast(image.device.type, enabled=False):
+            return self.classifier(features.to(self.classifier[1].weight.dtype))
 
 
-def _keeping(before: int, after: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(before, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after), _leaky_relu_layer()
+class GlobalBatchNorm2d(nn.SyncBatchNorm):
+    """Batch normalisation over the mini-batches of all ranks; PyTorch's own runs on GPUs only."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(batch, channels, height, width) → the same."""
+        ranks = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+        if not self.training or input.is_cuda or ranks == 1:
+            return super().forward(input)
+        from torch.distributed.nn.functional import all_reduce  # with gradients; not in every build of PyTorch
+
+        count = input.numel() // input.shape[1] * ranks
+        wide = input.to(self.weight.dtype)  # float32 under autocast
+        mean = all_reduce(wide.sum((0, 2, 3))) / count
+        centred = wide - mean.view(1, -1, 1, 1)
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            momentum = cast(float, self.momentum)
+            cast(Tensor, self.running_mean).lerp_(mean, momentum)
+            cast(Tensor, self.running_var).lerp_(variance * count / (count - 1), momentum)
+            cast(Tensor, self.num_batches_tracked).add_(1)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(input.dtype)
 
 
-def _halving(before: int, after: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), _leaky_relu_layer()
+def _keeping(before: int, after: int, batch_norm: Norm) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(before, after, 3, 1, 1, bias=batch_norm == "none")
+    return conv, _norm(after, batch_norm), _leaky_relu_layer()
+
+
+def _halving(before: int, after: int, batch_norm: Norm) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(before, after, 4, 2, 1, bias=batch_norm == "none")
+    return conv, _norm(after, batch_norm), _leaky_relu_layer()
+
+
+def _norm(channels: int, batch_norm: Norm) -> nn.Module:
+    kinds = {"global": GlobalBatchNorm2d, "per_rank": nn.BatchNorm2d}
+    return kinds[batch_norm](channels) if batch_norm in kinds else nn.Identity()
 
 
 def _leaky_relu_layer() -> nn.Module:

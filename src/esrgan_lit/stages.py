@@ -1,6 +1,7 @@
 """The two stages of training: glue between networks, losses and Lightning. Formulas and numbers live elsewhere."""
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -11,19 +12,22 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
 from esrgan_lit.checkpoints import load_weights_into
 from esrgan_lit.data.pairs import Pair, ValidationImage
-from esrgan_lit.losses import PerceptualLoss, PixelLoss, RelativisticAverageLoss, StandardLoss
+from esrgan_lit.diagnosis import NonFiniteLossError, write_diagnosis
+from esrgan_lit.losses import Mean, PerceptualLoss, PixelLoss, RelativisticAverageLoss, StandardLoss
 from esrgan_lit.metrics import psnr_y, ssim_y
 from esrgan_lit.networks import Generator
+from esrgan_lit.optimization import Descent, StepOptions
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 SCRATCH = "scratch"
+LOSSES = ("pixel", "perceptual", "adversarial", "discriminator")  # the terms that are descended, in their order
 
 
 class LossWeights(NamedTuple):
@@ -35,23 +39,42 @@ class LossWeights(NamedTuple):
 
 
 class Stage(L.LightningModule):
-    """What both stages share: the generator, its running average (EMA) and validation.
+    """What both stages share: the generator, its running average (EMA), the log of the terms, validation.
+
+    Terms are gathered on the device and logged every ``log_every_n_steps`` iterations, as means over those since the
+    last time and over the ranks, so that in between the host never waits for the device.
 
     Validation logs ``val/psnr_y`` and ``val/ssim_y`` of the network that ``load_generator`` will give (the EMA where
     there is one), and ``val/psnr_y_without_ema`` … of the weights that are being trained.
     """
 
-    def __init__(self, generator: Generator, ema_decay: float | None, start_from: str | Path | None) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        ema_decay: float | None,
+        start_from: str | Path | None,
+        options: StepOptions,
+        terms: Sequence[str],
+    ) -> None:
         super().__init__()
+        self.automatic_optimization = False
+        options.check()
+        self.options = options
         self.generator = generator
         if start_from not in (None, SCRATCH):
             load_weights_into(generator, start_from)
-        self.ema = None
+        self.ema, self.ema_decay = None, ema_decay
         if ema_decay is not None:
             if not 0 < ema_decay < 1:
                 raise ValueError(f"ema_decay {ema_decay} is not in (0, 1); use for example 0.999, or null for no EMA")
-            average = get_ema_multi_avg_fn(ema_decay)
-            self.ema = AveragedModel(generator, multi_avg_fn=average, use_buffers=True).requires_grad_(False)
+            self.ema = copy.deepcopy(generator).requires_grad_(False)
+        self.terms = tuple(terms)
+        self.sums: Tensor
+        self.counts: Tensor
+        self.skipped: Tensor
+        self.register_buffer("sums", torch.zeros(len(self.terms)))
+        self.register_buffer("counts", torch.zeros(len(self.terms)))
+        self.register_buffer("skipped", torch.zeros(2, dtype=torch.long))  # iterations with a skipped step; in a row
         suffixes = [""] if self.ema is None else ["", "_without_ema"]
         self.validation_means = nn.ModuleDict(
             {metric + suffix: MeanMetric() for metric in ("psnr_y", "ssim_y") for suffix in suffixes}
@@ -61,18 +84,132 @@ class Stage(L.LightningModule):
     @property
     def delivered(self) -> Generator:
         """The network that a checkpoint's reader gets: the EMA where there is one."""
-        return self.generator if self.ema is None else cast(Generator, self.ema.module)
+        return self.generator if self.ema is None else self.ema
 
+    def networks(self) -> list[nn.Module]:
+        """The networks that an iteration runs, for memory layout and compilation."""
+        return [self.generator]
+
+    def on_fit_start(self) -> None:
+        """Lay out and compile the networks, now that they are on their device."""
+        channels_last = self.options.channels_last
+        if self.device.type == "cuda" if channels_last is None else channels_last:
+            for network in (*self.networks(), self.delivered):
+                network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if self.options.compile is not None:
+            for network in self.networks():
+                network.compile(mode=self.options.compile)
+
+    def parts(self, batch: Pair) -> list[Pair]:
+        """The batch, split along its first dimension into ``options.accumulate`` parts of one size."""
+        count = self.options.accumulate
+        if len(batch.low_res) % count:
+            raise ValueError(
+                f"data.batch {len(batch.low_res)} cannot be split into {count} parts of one size; "
+                f"use a multiple of stage.options.accumulate"
+            )
+        return [Pair(*images) for images in zip(*(images.chunk(count) for images in batch), strict=True)]
+
+    @torch.no_grad()
     def update_ema(self) -> None:
-        """Move the running average towards the weights just reached."""
-        if self.ema is not None:
-            self.ema.update_parameters(self.generator)
+        """Move the running average towards the weights just reached: ema = decay · ema + (1 − decay) · weights."""
+        if self.ema is None:
+            return
+        average = get_ema_multi_avg_fn(cast(float, self.ema_decay))
+        ours, theirs = ((*net.parameters(), *net.buffers()) for net in (self.ema, self.generator))
+        pairs = list(zip(ours, theirs, strict=True))
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        average([mean for mean, _ in floating], [new for _, new in floating], 0)
+        for mean, new in pairs:
+            if not mean.is_floating_point():  # batch normalisation's counter
+                mean.copy_(new)
+
+    def step_schedules(self) -> None:
+        """Count an iteration in every learning-rate schedule."""
+        schedules = cast(list[LRScheduler] | LRScheduler, self.lr_schedulers())
+        for schedule in schedules if isinstance(schedules, list) else [schedules]:
+            schedule.step()
+
+    def statistics(self) -> list[Tensor]:
+        """Copies of what batch normalisation remembers."""
+        return [buffer.clone() for network in self.networks() for buffer in network.buffers()]
+
+    def restore_statistics(self, before: Sequence[Tensor], skipped: Tensor) -> None:
+        """Take back what batch normalisation has seen in an iteration that was skipped."""
+        buffers = [buffer for network in self.networks() for buffer in network.buffers()]
+        for buffer, old in zip(buffers, before, strict=True):
+            buffer.copy_(torch.where(skipped, old, buffer))
+
+    @torch.no_grad()
+    def record(self, parts: Sequence[dict[str, Tensor]], once: dict[str, Tensor], skipped: Tensor, batch: Pair) -> None:
+        """Gather an iteration's terms; when it is time, log them and see whether training goes on.
+
+        Args:
+            parts: the terms of each part of the batch.
+            once: further values of the whole iteration.
+            skipped: whether a step was skipped.
+            batch: the batch, for the diagnosis.
+        """
+        values = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]} | once
+        vector = torch.stack([values[name].to(self.sums.dtype) for name in self.terms])
+        finite = vector.isfinite()
+        self.sums += torch.where(finite, vector, 0)
+        self.counts += finite
+        self.skipped += skipped  # both: iterations in all, and in a row
+        self.skipped[1] *= skipped
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
+            self.log_record(batch)
+
+    def log_record(self, batch: Pair) -> None:
+        """Log the means of what was gathered; the one time that the host waits for the device.
+
+        Raises:
+            NonFiniteLossError: after ``options.stop_after_skipped`` skipped iterations in a row.
+        """
+        totals = torch.stack((self.sums, self.counts))
+        if self.trainer.world_size > 1:
+            totals = cast(Tensor, self.trainer.strategy.reduce(totals, reduce_op="sum"))
+        *means, skipped, in_a_row = torch.cat((totals[0] / totals[1], self.skipped)).tolist()
+        logged = {
+            name: mean for name, mean in zip(self.terms, means, strict=True) if mean == mean
+        }  # NaN: none was finite
+        shown = {name for name in logged if name in LOSSES}
+        self.log_dict({f"train/{name}": logged[name] for name in logged if name in shown}, prog_bar=True)
+        self.log_dict({f"train/{name}": logged[name] for name in logged if name not in shown})
+        self.log("train/skipped_steps", skipped)
+        self.sums.zero_()
+        self.counts.zero_()
+        if in_a_row >= self.options.stop_after_skipped:
+            folder = self.diagnose(batch)
+            raise NonFiniteLossError(
+                f"training stopped at iteration {self.trainer.global_step}: the last {in_a_row:.0f} steps had NaN or "
+                "inf in a loss or gradient and were skipped, so the weights are the last good ones. Which term and "
+                f"which images: {folder}. The usual remedies are a lower learning rate, stage.options.clip_norm=1 "
+                "or trainer.precision=32-true"
+            )
+
+    def losses(self, pair: Pair) -> tuple[dict[str, Tensor], Tensor]:
+        """The stage's raw terms on a pair, with their graphs, and the generator's output."""
+        raise NotImplementedError
+
+    @torch.enable_grad()
+    def diagnose(self, batch: Pair) -> Path:
+        """Write down what is not finite, from another forward; returns the folder."""
+        step = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        data = getattr(self.trainer, "datamodule", None)
+        sources = data.sources_of(step - 1) if data is not None else ["?"] * len(batch.low_res)
+        terms, output = self.losses(batch)
+        losses = {name: terms[name] for name in LOSSES if name in terms}
+        folder = Path(self.trainer.default_root_dir) / "diagnosis" / f"step_{step:07d}_rank_{self.global_rank}"
+        write_diagnosis(folder, losses, output, self, batch, sources)
+        return folder
 
     def validation_step(self, batch: ValidationImage, batch_idx: int) -> Tensor:
         """Measure whole images; returns the delivered network's output for the image panels."""
         pair = batch.pair
         networks = {"": self.delivered, "_without_ema": self.generator} if self.ema else {"": self.generator}
-        outputs = {suffix: network(pair.low_res) for suffix, network in networks.items()}
+        # Not through __call__: a compiled network would be compiled anew for each size.
+        outputs = {suffix: network.forward(pair.low_res) for suffix, network in networks.items()}
         for suffix, output in outputs.items():
             for name, metric in (("psnr_y", psnr_y), ("ssim_y", ssim_y)):
                 mean = cast(MeanMetric, self.validation_means[name + suffix])
@@ -95,6 +232,7 @@ class PsnrStage(Stage):
         scheduler: makes the learning-rate schedule, stepped every iteration.
         ema_decay: of the running average of the weights; None for none.
         start_from: weights to start from; None or ``scratch`` for the network as initialised.
+        options: how steps are taken.
     """
 
     def __init__(
@@ -104,37 +242,43 @@ class PsnrStage(Stage):
         scheduler: SchedulerFactory,
         ema_decay: float | None,
         start_from: str | Path | None = None,
+        options: StepOptions = StepOptions(),  # noqa: B008 (a tuple, which nobody can change)
     ) -> None:
-        super().__init__(generator, ema_decay, start_from)
+        super().__init__(generator, ema_decay, start_from, options, ("pixel", "colour_shift", "gradient_norm"))
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.pixel = PixelLoss()
 
-    def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
-        """L1 distance of the output from the truth."""
-        loss = self.pixel(self.generator(batch.low_res), batch.high_res)
-        self.log("train/pixel", loss, prog_bar=True)
-        return loss
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then average at once: a checkpoint written right after the step must hold both."""
-        super().optimizer_step(*args, **kwargs)
+    def training_step(self, batch: Pair, batch_idx: int) -> None:
+        """One iteration: the generator descends the L1 distance of its output from the truth."""
+        descent, parts, before = Descent(self, self.generator, self.options), [], self.statistics()
+        for part in self.parts(batch):
+            terms, _ = self.losses(part)
+            descent.add(terms["pixel"])
+            parts.append(terms)
+        norm, skipped = descent.step(cast(LightningOptimizer, self.optimizers()), counted=True)
+        self.restore_statistics(before, skipped)
         self.update_ema()
+        self.step_schedules()
+        self.record(parts, {"gradient_norm": norm}, skipped, batch)
+
+    def losses(self, pair: Pair) -> tuple[dict[str, Tensor], Tensor]:
+        """The pixel loss, and what is watched beside it."""
+        output = self.generator(pair.low_res)
+        return {"pixel": self.pixel(output, pair.high_res), "colour_shift": colour_shift(output, pair.high_res)}, output
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, one schedule counted in iterations."""
         optimizer = self.optimizer(self.generator.parameters())
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step", "name": "learning_rate"},
-        }
+        schedule = {"scheduler": self.scheduler(optimizer), "name": "learning_rate"}
+        return cast(OptimizerLRScheduler, ([optimizer], [schedule]))
 
 
 class GanStage(Stage):
     """Stage 2: perceptual, adversarial and pixel loss against a discriminator (Eq. 3), from a stage-1 generator.
 
     Each iteration runs G once and D once on real and once on fake images; as D's weights do not change in between, the
-    same logits serve the generator's step and then the discriminator's.
+    same logits serve the generator's step and the discriminator's.
 
     Args:
         generator: network to train, with an integer ``scale``.
@@ -148,6 +292,7 @@ class GanStage(Stage):
         discriminator_scheduler: makes the discriminator's.
         ema_decay: of the running average of the generator's weights; None for none.
         start_from: a checkpoint of stage 1 or any generator's weights; ``scratch`` to go without.
+        options: how steps are taken.
 
     Raises:
         ValueError: when ``start_from`` is None, with the command that makes what is missing.
@@ -166,6 +311,7 @@ class GanStage(Stage):
         discriminator_scheduler: SchedulerFactory,
         ema_decay: float | None,
         start_from: str | Path | None,
+        options: StepOptions = StepOptions(),  # noqa: B008 (a tuple, which nobody can change)
     ) -> None:
         if start_from is None:
             raise ValueError(
@@ -173,8 +319,10 @@ class GanStage(Stage):
                 "`esrgan-train +experiment=psnr_rrdb23` (psnr_… for another generator) and give its checkpoint, "
                 "stage.start_from=runs/…/checkpoints/best.ckpt; or stage.start_from=scratch to go without"
             )
-        super().__init__(generator, ema_decay, start_from)
-        self.automatic_optimization = False
+        watched = ("real_logit", "fake_logit", "real_accuracy", "fake_accuracy", "colour_shift")
+        norms = ("gradient_norm", "discriminator_gradient_norm")
+        losses = [name for name in LOSSES if name != "perceptual" or perceptual is not None]
+        super().__init__(generator, ema_decay, start_from, options, (*losses, *watched, *norms))
         self.discriminator = discriminator
         self.perceptual = perceptual
         self.adversarial = adversarial
@@ -182,27 +330,48 @@ class GanStage(Stage):
         self.weights = loss_weights
         self.factories = (optimizer, discriminator_optimizer), (scheduler, discriminator_scheduler)
 
-    def training_step(self, batch: Pair, batch_idx: int) -> None:
-        """One iteration: forward once, then G descends Eq. 3, then D descends Eq. 1."""
-        optimizer_g, optimizer_d = cast(list[LightningOptimizer], self.optimizers())
-        fake = self.generator(batch.low_res)
-        real_logits, fake_logits = self.discriminator(batch.high_res), self.discriminator(fake)
+    def networks(self) -> list[nn.Module]:
+        """Generator, discriminator, and the network of the perceptual term."""
+        return [self.generator, self.discriminator, *([self.perceptual] if self.perceptual else [])]
 
+    def training_step(self, batch: Pair, batch_idx: int) -> None:
+        """One iteration: forward once, then G descends Eq. 3 and D descends Eq. 1."""
+        optimizer_g, optimizer_d = cast(list[LightningOptimizer], self.optimizers())
+        descent_g, descent_d = (Descent(self, net, self.options) for net in (self.generator, self.discriminator))
+        parts, before = [], self.statistics()
+        for part in self.parts(batch):
+            terms, _ = self.losses(part)
+            weighed = [weight * terms[name] for name, weight in self.weights._asdict().items() if name in terms]
+            descent_g.add(torch.stack(weighed).sum(), retain_graph=True)
+            descent_d.add(terms["discriminator"])
+            parts.append(terms)
+        norm_g, skipped_g = descent_g.step(optimizer_g, counted=True)
+        norm_d, skipped_d = descent_d.step(optimizer_d, counted=False)
+        self.restore_statistics(before, skipped_g | skipped_d)
+        self.update_ema()
+        self.step_schedules()
+        norms = {"gradient_norm": norm_g, "discriminator_gradient_norm": norm_d}
+        self.record(parts, norms, skipped_g | skipped_d, batch)
+
+    def losses(self, pair: Pair) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms of Eqs. 1 and 3, unweighted, and what is watched beside them."""
+        fake = self.generator(pair.low_res)
+        real_logits, fake_logits = self.discriminator(pair.high_res), self.discriminator(fake)
+        mean = self._global_mean(real_logits, fake_logits)
+        real_believed, fake_believed = self.adversarial.believed(real_logits, fake_logits, mean)
         terms = {
-            "pixel": self.pixel(fake, batch.high_res),
-            "adversarial": self.adversarial.generator(real_logits, fake_logits, self._global_mean),
+            "pixel": self.pixel(fake, pair.high_res),
+            "adversarial": self.adversarial.generator(real_logits, fake_logits, mean),
+            "discriminator": self.adversarial.discriminator(real_logits, fake_logits, mean),
+            "real_logit": real_logits.detach().mean(),
+            "fake_logit": fake_logits.detach().mean(),
+            "real_accuracy": real_believed.float().mean(),
+            "fake_accuracy": 1 - fake_believed.float().mean(),
+            "colour_shift": colour_shift(fake, pair.high_res),
         }
         if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(fake, batch.high_res)
-        generator_loss = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
-        terms["discriminator"] = self.adversarial.discriminator(real_logits, fake_logits, self._global_mean)
-
-        self._descend(generator_loss, self.generator, optimizer_g.step, retain_graph=True)
-        self.update_ema()
-        self._descend(terms["discriminator"], self.discriminator, lambda: self._step_uncounted(optimizer_d))
-        for scheduler in cast(list[LRScheduler], self.lr_schedulers()):
-            scheduler.step()
-        self._log_terms({**terms, "real_logit": real_logits, "fake_logit": fake_logits})
+            terms["perceptual"] = self.perceptual(fake, pair.high_res)
+        return terms, fake
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Generator first, discriminator second; both schedules are counted in iterations."""
@@ -214,36 +383,16 @@ class GanStage(Stage):
         named = [{"scheduler": schedule, "name": name} for schedule, name in zip(schedulers, names, strict=True)]
         return cast(OptimizerLRScheduler, (optimizers, named))
 
-    def _global_mean(self, logits: Tensor) -> Tensor:
+    def _global_mean(self, real_logits: Tensor, fake_logits: Tensor) -> Mean:
         """E[·] of Eqs. 1 and 2 over the mini-batches of all ranks, with gradients through each."""
-        if self.trainer.world_size > 1:
-            logits = cast(Tensor, self.all_gather(logits, sync_grads=True))
-        return logits.mean()
+        if self.trainer.world_size == 1:
+            return torch.mean
+        both = cast(Tensor, self.all_gather(torch.stack((real_logits, fake_logits)), sync_grads=True))
+        real_mean, fake_mean = both[:, 0].mean(), both[:, 1].mean()
+        return lambda logits: real_mean if logits is real_logits else fake_mean
 
-    def _descend(self, loss: Tensor, network: nn.Module, step: Callable[[], Any], retain_graph: bool = False) -> None:
-        """One step of one network alone: the gradients of the other are neither computed nor touched.
 
-        ``torch.autograd.grad`` instead of ``manual_backward``, because the two losses share a graph, which DDP's
-        reducer cannot follow; the ranks' gradients are averaged here instead.
-        """
-        parameters = list(network.parameters())
-        loss = self.trainer.precision_plugin.pre_backward(loss, self)  # scales it under fp16
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=retain_graph)
-        if self.trainer.world_size > 1:
-            flat = self.trainer.strategy.reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
-            pieces = flat.split([parameter.numel() for parameter in parameters])
-            gradients = [piece.view_as(p) for piece, p in zip(pieces, parameters, strict=True)]
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        step()
-        network.zero_grad(set_to_none=True)
-
-    def _step_uncounted(self, optimizer: LightningOptimizer) -> None:
-        # LightningOptimizer.step would count a second global step per iteration, and halve every number of iterations
-        # that Lightning is told (max_steps, checkpoints, validation). The precision plugin and hooks still run.
-        self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
-
-    def _log_terms(self, terms: dict[str, Tensor]) -> None:
-        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue] (set by its connector)
-        if self.trainer.global_step % every == 0:
-            self.log_dict({f"train/{name}": value.detach().mean() for name, value in terms.items()}, prog_bar=True)
+@torch.no_grad()
+def colour_shift(output: Tensor, truth: Tensor) -> Tensor:
+    """Difference in mean of the colour channel that has moved furthest over a batch, in levels of 255."""
+    return 255 * (output.float().mean((0, 2, 3)) - truth.float().mean((0, 2, 3))).abs().max()

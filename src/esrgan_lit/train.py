@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import hydra
 import lightning as L  # noqa: N812 (Lightning's own idiom)
@@ -14,15 +13,19 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.data.module import PairDataModule
+from esrgan_lit.diagnosis import NonFiniteLossError
+from esrgan_lit.interruption import AtomicCheckpointIO, Interrupted, find_checkpoint, find_fault
 from esrgan_lit.stages import SCRATCH, Stage
 
 # What train.yaml declares. A user's experiment file is merged before Hydra locks the keys, so that a misspelt one would
 # otherwise pass in silence.
+AUTO = "auto"  # value of `resume`
 KEYS = ("name", "seed", "scale", "crop", "resume", "output_dir", "data_root", "generator", "data", "stage", "trainer")
+
+log = logging.getLogger(__name__)
 
 # Warnings that a user can do nothing about, each with its reason.
 NOISE = (
@@ -34,21 +37,6 @@ NOISE = (
     r".*defined a `validation_step` but have no `val_dataloader`",  # data.validation=null says so
     r"Total length of `list` across ranks is zero",  # the same
 )
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints beside their place and moves them there whole: a full disk or a kill costs no earlier one."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Save, or leave what is at ``path`` as it was."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.partial")
-        try:
-            torch.save(checkpoint, unfinished)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
 
 def train(config: DictConfig) -> Path:
@@ -68,9 +56,8 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     L.seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data, _convert_="all")
     data.setup("fit")
+    config.resume = where_to_resume(config)
     if config.resume is not None:
-        if not Path(config.resume).is_file():
-            raise ValueError(f"resume: {config.resume} is no file; give a checkpoint, runs/…/checkpoints/last.ckpt")
         config.stage.start_from = SCRATCH  # the checkpoint brings the weights
     stage = instantiate(config.stage, _convert_="all")
     stage.config = settings
@@ -84,13 +71,46 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     return trainer, stage, data
 
 
+def where_to_resume(config: DictConfig) -> str | None:
+    """The checkpoint to go on from, or None: the one that ``resume`` names, or for ``auto`` this folder's newest."""
+    if config.resume is None:
+        return None
+    if config.resume != AUTO:
+        path = Path(config.resume)
+        if not path.is_file():
+            raise ValueError(f"resume: {path} is no file; give a checkpoint, runs/…/checkpoints/last.ckpt, or {AUTO}")
+        fault = find_fault(path)
+        if fault is not None:
+            near = find_checkpoint(path.parent)
+            remedy = f"go on from {near} instead" if near else "there is no whole one beside it"
+            raise ValueError(f"resume: {path} cannot be gone on from, {fault}; {remedy}")
+        return str(path)
+    folder = Path(config.output_dir) / "checkpoints"
+    found = find_checkpoint(folder)
+    if found is None:
+        log.warning(
+            "resume=auto: no checkpoint in %s, so this run starts from the beginning. "
+            "A run finds its own again when both are given hydra.run.dir=FOLDER",
+            folder,
+        )
+    return None if found is None else str(found)
+
+
 def fit(config: DictConfig, trainer: L.Trainer, stage: Stage, data: PairDataModule) -> Path:
-    """Run the training; returns the path of the last checkpoint."""
+    """Run the training; returns the path of the last checkpoint.
+
+    Raises:
+        Interrupted: when SIGTERM or Ctrl-C ended it early, with the checkpoint written.
+        OSError: when the last checkpoint could not be written.
+    """
+    last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
     try:
         trainer.fit(stage, data, ckpt_path=config.resume, weights_only=True)
         # The iterations after the last validation are kept too.
-        last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
         trainer.save_checkpoint(last, weights_only=False)
+        writer = trainer.strategy.checkpoint_io
+        if isinstance(writer, AtomicCheckpointIO) and writer.failure is not None:
+            raise writer.failure
     finally:
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -121,7 +141,18 @@ def main(config: DictConfig) -> None:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         sys.exit(f"esrgan-train: {_plain(error)}")
-    print(f"checkpoints in {fit(config, *parts).parent}")
+    try:
+        print(f"checkpoints in {fit(config, *parts).parent}")
+    except Interrupted:
+        print(
+            f"stopped at iteration {parts[0].global_step}, saved; the same command with "
+            f"hydra.run.dir={config.output_dir} resume=auto goes on"
+        )
+        raise
+    except (NonFiniteLossError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.exit(f"esrgan-train: {error}")
 
 
 def _plain(error: Exception) -> str:

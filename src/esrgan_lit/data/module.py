@@ -213,16 +213,7 @@ class PairDataModule(L.LightningDataModule):
         sampler = StepSampler(
             self.batch, trainer.global_rank, trainer.world_size, trainer.max_steps, lambda: progress.total.ready
         )
-        crops = CropDataset(
-            self.photographs,
-            self.crop,
-            self.degradation,
-            self.seed,
-            self.augment,
-            trainer.max_steps * trainer.world_size * self.batch,
-            self.in_memory,
-            self.texture_candidates,
-        )
+        crops = self._crops(self.in_memory)
         finish = cast(
             Callable[[Any], Any],
             _as_they_are if self.on_device else partial(make_pairs, degradation=self.degradation),
@@ -242,6 +233,13 @@ class PairDataModule(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
+    def sources_of(self, step: int) -> list[str]:
+        """Where this rank's crops of an iteration (from 0) come from, for messages."""
+        trainer = self._attached_trainer()
+        sampler = StepSampler(self.batch, trainer.global_rank, trainer.world_size, step + 1, lambda: step)
+        crops = self._crops(in_memory=False)
+        return [crops.source_of(number) for number in next(iter(sampler))]
+
     def val_dataloader(self) -> DataLoader[ValidationImage] | list[None]:
         """Whole images one by one, every rank its share."""
         if self.images is None:
@@ -257,6 +255,19 @@ class PairDataModule(L.LightningDataModule):
             return batch
         # Lightning converted the batch to the trainer's precision before it was floating point.
         return self._attached_trainer().precision_plugin.convert_input(make_pairs(batch, self.degradation))
+
+    def _crops(self, in_memory: bool) -> CropDataset:
+        trainer = self._attached_trainer()
+        return CropDataset(
+            self.photographs,
+            self.crop,
+            self.degradation,
+            self.seed,
+            self.augment,
+            trainer.max_steps * trainer.world_size * self.batch,
+            in_memory,
+            self.texture_candidates,
+        )
 
     def _attached_trainer(self) -> L.Trainer:
         if self.trainer is None:

@@ -127,6 +127,10 @@ class CropDataset(Dataset[Windows]):
     def __len__(self) -> int:
         return self.length
 
+    def source_of(self, n: int) -> str:
+        """Path of the photograph that sample n is taken from."""
+        return self.images[self._draw(n).chosen].source
+
     def __getitems__(self, numbers: Sequence[int]) -> Windows:
         """The samples of one batch (PyTorch's loaders ask for a batch at once where a dataset can give it)."""
         margin = self.degradation.margin

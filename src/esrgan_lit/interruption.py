@@ -1,0 +1,125 @@
+"""What lets a training be interrupted at any moment: whole checkpoints, signals, and finding where to go on."""
+
+import logging
+import os
+import signal
+import zipfile
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L  # noqa: N812 (Lightning's own idiom)
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+log = logging.getLogger(__name__)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints beside their place and moves them there whole: a full disk or a kill costs no earlier one.
+
+    The ``last.ckpt`` before the newest stays as ``previous.ckpt``, should the newest be damaged later. Where one cannot
+    be written, training goes on without: the next may fit. ``failure`` holds the last one's error, or None.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure: OSError | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Save, or leave what is at ``path`` as it was and say so."""
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.partial")
+        self.failure = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut could leave the new name before the new content
+            if path.name == "last.ckpt" and path.exists():
+                os.replace(path, path.with_name("previous.ckpt"))
+            os.replace(unfinished, path)
+        except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports a write that failed
+            self.failure = error if isinstance(error, OSError) else OSError(str(error).splitlines()[0])
+            log.error("%s was not written, what was there before is kept and training goes on: %s", path, self.failure)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def find_checkpoint(folder: str | Path) -> Path | None:
+    """The newest whole checkpoint in a folder, or None; those that are not whole are named in a warning."""
+    files = sorted(Path(folder).glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in files:
+        fault = find_fault(path)
+        if fault is None:
+            return path
+        log.warning("checkpoint %s is passed over: %s", path, fault)
+    return None
+
+
+def find_fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint file, or None: its checksums are computed anew."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            return f"{damaged} in it is damaged"
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        return f"it is cut or damaged ({str(error).splitlines()[0]})"
+    missing = {"state_dict", "optimizer_states", "loops"} - content.keys()
+    return f"it holds no {', '.join(sorted(missing))}: not a training checkpoint" if missing else None
+
+
+class Interrupted(SystemExit):
+    """Training ended early because it was asked to, with a checkpoint written; exit code 0."""
+
+
+class StopOnSignal(L.Callback):
+    """SIGTERM (a cluster's preemption) or Ctrl-C: finish the iteration, save ``last.ckpt``, end.
+
+    Args:
+        path: of the checkpoint.
+        every: iterations after which several ranks agree on whether one of them was asked.
+
+    Lightning's own handling of SIGTERM is put aside: it lets one rank leave while the others wait for it, and has
+    several ranks wait for the device in every iteration.
+    """
+
+    def __init__(self, path: str | Path, every: int = 10) -> None:
+        self.path = Path(path)
+        self.every = every
+        self.asked = False
+        self.handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals over."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.handlers[number] = signal.signal(number, self._ask)
+        # Present in Lightning 2.6; an attribute that nobody reads in any other version.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C does not wait
+        self.asked = True
+        log.warning("%s: this iteration is finished and saved, then training ends", signal.Signals(number).name)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and end, when a rank was asked to."""
+        if trainer.world_size > 1:
+            if trainer.global_step % self.every:
+                return
+            self.asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
+        if self.asked:
+            trainer.save_checkpoint(self.path, weights_only=False)
+            raise Interrupted(0)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers.clear()

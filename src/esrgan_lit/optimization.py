@@ -1,0 +1,112 @@
+"""One descent step of one network: its gradients summed over parts, averaged over ranks, guarded and clipped."""
+
+from typing import Any, NamedTuple
+
+import lightning as L  # noqa: N812 (Lightning's own idiom)
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, distributed, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+
+class StepOptions(NamedTuple):
+    """How a stage takes its steps. As they are here, they change nothing of the paper's training.
+
+    Args:
+        accumulate: parts that each batch is split into, worked through one after another to need less memory. The
+            gradient stays the whole batch's, but for two statistics that become the parts' own: batch normalisation's,
+            and the means of the relativistic loss.
+        clip_norm: gradients of a longer norm are shortened to it, each network's own; None for none.
+        stop_after_skipped: a step with NaN or inf in a loss or gradient is skipped; after so many in a row training
+            stops with a diagnosis.
+        channels_last: memory layout of the networks; None for channels-last on a GPU and not on a CPU.
+        compile: mode of ``torch.compile`` for the networks (``default``, ``reduce-overhead`` …); None for none.
+    """
+
+    accumulate: int = 1
+    clip_norm: float | None = None
+    stop_after_skipped: int = 50
+    channels_last: bool | None = None
+    compile: str | None = None
+
+    def check(self) -> None:
+        """Raise ValueError where an option is out of its range."""
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate {self.accumulate} is not positive; 1 works through each batch at once")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"clip_norm {self.clip_norm} is not positive; give a norm, or null for no clipping")
+        if self.stop_after_skipped < 1:
+            raise ValueError(f"stop_after_skipped {self.stop_after_skipped} is not positive; the usual is 50")
+
+
+class Descent:
+    """Gathers the gradients of one network and steps it; those of other networks are neither computed nor touched.
+
+    ``torch.autograd.grad`` instead of Lightning's ``manual_backward``, because the losses of two networks may share a
+    graph, which DDP's reducer cannot follow. The ranks' gradients are averaged here instead, all in one piece.
+
+    Args:
+        stage: whose trainer knows the precision and the ranks.
+        network: to step.
+        options: of the step.
+    """
+
+    def __init__(self, stage: L.LightningModule, network: nn.Module, options: StepOptions) -> None:
+        self.stage = stage
+        self.trainer = stage.trainer
+        self.options = options
+        self.network = network
+        self.parameters = list(network.parameters())
+        self.gradients: list[Tensor] = []
+        self.parts = 0
+        self._averaging: Any = None
+
+    def add(self, loss: Tensor, retain_graph: bool = False) -> None:
+        """Add the loss of one part of the batch; with the last, averaging over the ranks starts in the background."""
+        # A loss that is not finite may have finite gradients (L1 of an infinite output); make them NaN, on every rank.
+        loss = loss * torch.where(loss.detach().isfinite(), 1 / self.options.accumulate, torch.nan)
+        loss = self.trainer.precision_plugin.pre_backward(loss, self.stage)  # scales it under fp16
+        gradients = list(torch.autograd.grad(loss, self.parameters, retain_graph=retain_graph))
+        if self.gradients:
+            self.gradients = [total + more for total, more in zip(self.gradients, gradients, strict=True)]
+        else:
+            self.gradients = gradients
+        self.parts += 1
+        if self.parts == self.options.accumulate and self.trainer.world_size > 1:
+            flat = torch.cat([gradient.flatten() for gradient in self.gradients]) / self.trainer.world_size
+            pieces = flat.split([parameter.numel() for parameter in self.parameters])
+            self.gradients = [piece.view_as(p) for piece, p in zip(pieces, self.parameters, strict=True)]
+            self._averaging = distributed.all_reduce(flat, async_op=True)
+
+    def step(self, optimizer: LightningOptimizer, counted: bool) -> tuple[Tensor, Tensor]:
+        """Step the network, unless a gradient is not finite.
+
+        Args:
+            optimizer: of the network.
+            counted: as Lightning's global step. One optimizer's steps may be, or else every number of iterations that
+                Lightning is told (max_steps, checkpoints, validation) would be cut by the number of optimizers.
+
+        Returns:
+            The norm of the gradient before clipping, and whether the step was skipped, both still on the device.
+        """
+        if self._averaging is not None:
+            self._averaging.wait()
+        norm = get_total_norm(self.gradients)
+        skipped = ~norm.isfinite()
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # fp16's: gradients and norm are scaled by it
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient
+        if self.options.clip_norm is not None:
+            clip_grads_with_norm_(self.parameters, self.options.clip_norm * scale, norm)
+        if getattr(optimizer.optimizer, "_step_supports_amp_scaling", False):
+            # Fused optimizers decide on the device, as they do for a GradScaler, and the host need not wait.
+            optimizer.optimizer.found_inf = skipped.float()  # pyright: ignore[reportAttributeAccessIssue]
+        elif scaler is None and skipped:
+            self.network.zero_grad(set_to_none=True)  # the step goes on without gradients, and does nothing
+        if counted:
+            optimizer.step()
+        else:
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
+        self.network.zero_grad(set_to_none=True)
+        return norm / scale, skipped
