@@ -145,7 +145,7 @@ def test_a_cut_checkpoint_is_recognised_and_the_one_before_used(
     last.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"last\.ckpt cannot be gone on from, .*previous\.ckpt instead"):
         train(configure("psnr_rrdb23", f"resume={last}"))
-    train(configure("psnr_rrdb23", "trainer.max_steps=4", "resume=auto"))
+    train(configure("psnr_rrdb23", "trainer.max_steps=4", "trainer.val_check_interval=1", "resume=auto"))
     assert torch.load(last, weights_only=True)["global_step"] == 4
 
 
@@ -174,7 +174,7 @@ def test_a_full_disk_costs_no_checkpoint_and_not_the_training(
 
     monkeypatch.setattr(torch, "save", lambda content, file: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):  # the last one matters: the run must not seem complete
-        train(configure("psnr_rrdb23", "trainer.max_steps=5", "resume=auto"))
+        train(configure("psnr_rrdb23", "trainer.max_steps=5", "trainer.val_check_interval=1", "resume=auto"))
     assert find_checkpoint(checkpoints) == checkpoints / "last.ckpt"
 
 

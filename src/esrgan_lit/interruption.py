@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,7 +45,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self.failure = error if isinstance(error, OSError) else OSError(str(error).splitlines()[0])
             log.error("%s was not written, what was there before is kept and training goes on: %s", path, self.failure)
         finally:
-            unfinished.unlink(missing_ok=True)
+            with suppress(OSError):
+                unfinished.unlink()
 
 
 def find_checkpoint(folder: str | Path) -> Path | None:
@@ -70,6 +72,23 @@ def find_fault(path: Path) -> str | None:
         return f"it is cut or damaged ({str(error).splitlines()[0]})"
     missing = {"state_dict", "optimizer_states", "loops"} - content.keys()
     return f"it holds no {', '.join(sorted(missing))}: not a training checkpoint" if missing else None
+
+
+def go_on_behind(iterations: int, loop: dict[str, Any], validate: bool) -> None:
+    """Set the saved counters of Lightning's fit loop to "so many iterations done", and its validation to due or not."""
+
+    def count(name: str, ready: int, processed: int, completed: int) -> None:
+        for period in ("total", "current"):
+            counters = {"ready": ready, "started": ready, "processed": processed, "completed": completed}
+            loop[name][period] = {key: counters[key] for key in loop[name][period]}
+        if "is_last_batch" in loop[name]:
+            loop[name]["is_last_batch"] = False
+
+    count("epoch_progress", 1, 0, 0)  # all of the training is one epoch: begun, not ended
+    count("epoch_loop.batch_progress", iterations, iterations, iterations - 1)  # as after an iteration's last hook
+    count("epoch_loop.val_loop.batch_progress", int(validate), 0, 0)
+    # Counted once more when the loop starts, and once more behind a validation.
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = iterations - 1 - int(validate)
 
 
 class Interrupted(SystemExit):

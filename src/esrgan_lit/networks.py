@@ -4,6 +4,7 @@ Images are RGB in [0, 1], (batch, channels, height, width); outputs are not clam
 that other programs already read: BasicSR's for :class:`RRDBNet`, MSRResNet's for :class:`SRResNet`.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, cast, get_args
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor, distributed, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.modules._functions import SyncBatchNorm
 
 Norm = Literal["global", "per_rank", "none"]
 
@@ -121,7 +123,11 @@ class RRDBNet(Generator):
 
     def trunk(self, low_res: Tensor) -> Tensor:
         features = self.conv_first(F.pixel_unshuffle(low_res, self.unshuffle))
-        return features + self.conv_body(self.body(features))
+        first, *others = cast(Iterator[ResidualInResidualDenseBlock], self.body)
+        skip, deep = first.with_skip(features)
+        for block in others:
+            deep = block(deep)
+        return skip + self.conv_body(deep)
 
     def tail(self, features: Tensor, low_res: Tensor) -> Tensor:
         for number, factor in enumerate(self.steps, start=1):
@@ -141,7 +147,12 @@ class ResidualInResidualDenseBlock(nn.Module):
         self.rdb3 = ResidualDenseBlock(width, growth)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + 0.2 * self.rdb3(self.rdb2(self.rdb1(x)))
+        return self.with_skip(x)[1]
+
+    def with_skip(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The input, for a further skip around this block, and the output."""
+        skip, deep = self.rdb1.with_skip(x)
+        return skip, skip + 0.2 * self.rdb3(self.rdb2(deep))
 
 
 class ResidualDenseBlock(nn.Module):
@@ -157,12 +168,17 @@ class ResidualDenseBlock(nn.Module):
         self.conv5 = conv(width + 4 * growth, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.with_skip(x)[1]
+
+    def with_skip(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The input, for a skip around this block, and the output."""
         # Compilers and exporters plan their memory themselves.
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
-            return self.concatenating(x)
+            return x, self.concatenating(x)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        return cast(Tensor, _DenseBlockInOneBuffer.apply(x, *(value.to(x.dtype) for value in self.parameters())))
+        weights = (value.to(x.dtype) for value in self.parameters())
+        return cast(tuple[Tensor, Tensor], _DenseBlockInOneBuffer.apply(x, *weights))
 
     def concatenating(self, x: Tensor) -> Tensor:
         """The same as it is usually written: backward keeps each concatenation, 640 channels for 192."""
@@ -178,11 +194,12 @@ class _DenseBlockInOneBuffer(torch.autograd.Function):
     """A dense block whose convolutions read a growing part of one buffer and write behind it.
 
     Backward keeps that buffer alone. Sums run in the order in which autograd would run them, so that the gradients have
-    the bits of :meth:`ResidualDenseBlock.concatenating`.
+    the bits of :meth:`ResidualDenseBlock.concatenating`; that is why the input is given out again for skips around the
+    block, whose gradients come first in that order.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         *inner, (weight, bias) = zip(parameters[::2], parameters[1::2], strict=True)
         width = x.shape[1]
         channels = width + sum(inner_weight.shape[0] for inner_weight, _ in inner)
@@ -195,15 +212,15 @@ class _DenseBlockInOneBuffer(torch.autograd.Function):
             features = F.conv2d(buffer[:, :filled], inner_weight, inner_bias, padding=1)
             buffer[:, filled : filled + growth] = _leaky_relu(features)
         ctx.save_for_backward(buffer, *parameters[::2])
-        return x + 0.2 * F.conv2d(buffer, weight, bias, padding=1)
+        return x, x + 0.2 * F.conv2d(buffer, weight, bias, padding=1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, of_skips: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         buffer, *inner, weight = ctx.saved_tensors
         at_buffer, *last = _conv_backward(0.2 * gradient, buffer, weight)
         width = gradient.shape[1]
-        at_buffer[:, :width] += gradient
+        at_buffer[:, :width] += of_skips + gradient
         gradients = last
         for inner_weight in reversed(inner):
             filled, growth = inner_weight.shape[1], inner_weight.shape[0]
@@ -345,14 +362,21 @@ class Discriminator(nn.Module):
             return self.classifier(features.to(self.classifier[1].weight.dtype))
 
 
-class GlobalBatchNorm2d(nn.SyncBatchNorm):
-    """Batch normalisation over the mini-batches of all ranks; PyTorch's own runs on GPUs only."""
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation over the mini-batches of all ranks; PyTorch's SyncBatchNorm, which runs on a CPU as well."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(batch, channels, height, width) → the same."""
         ranks = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-        if not self.training or input.is_cuda or ranks == 1:
+        if not self.training or ranks == 1:
             return super().forward(input)
+        running_mean, running_var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
+        momentum = cast(float, self.momentum)
+        cast(Tensor, self.num_batches_tracked).add_(1)
+        if input.is_cuda:
+            group = distributed.group.WORLD
+            statistics = running_mean, running_var, self.eps, momentum, group, ranks
+            return cast(Tensor, SyncBatchNorm.apply(input.contiguous(), self.weight, self.bias, *statistics))
         from torch.distributed.nn.functional import all_reduce  # with gradients; not in every build of PyTorch
 
         count = input.numel() // input.shape[1] * ranks
@@ -361,10 +385,8 @@ class GlobalBatchNorm2d(nn.SyncBatchNorm):
         centred = wide - mean.view(1, -1, 1, 1)
         variance = all_reduce(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
-            momentum = cast(float, self.momentum)
-            cast(Tensor, self.running_mean).lerp_(mean, momentum)
-            cast(Tensor, self.running_var).lerp_(variance * count / (count - 1), momentum)
-            cast(Tensor, self.num_batches_tracked).add_(1)
+            running_mean.lerp_(mean, momentum)
+            running_var.lerp_(variance * count / (count - 1), momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(input.dtype)
 

@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric
 from esrgan_lit.checkpoints import load_weights_into
 from esrgan_lit.data.pairs import Pair, ValidationImage
 from esrgan_lit.diagnosis import NonFiniteLossError, write_diagnosis
+from esrgan_lit.interruption import go_on_behind
 from esrgan_lit.losses import Mean, PerceptualLoss, PixelLoss, RelativisticAverageLoss, StandardLoss
 from esrgan_lit.metrics import psnr_y, ssim_y
 from esrgan_lit.networks import Generator
@@ -80,6 +81,7 @@ class Stage(L.LightningModule):
             {metric + suffix: MeanMetric() for metric in ("psnr_y", "ssim_y") for suffix in suffixes}
         )
         self.config: dict[str, Any] = {}  # the resolved configuration, kept in checkpoints
+        self.validated_at = 0  # iteration of the last complete validation
 
     @property
     def delivered(self) -> Generator:
@@ -221,6 +223,23 @@ class Stage(L.LightningModule):
         """Add what a reader needs to build the generator, and how it was trained, as plain containers."""
         checkpoint["architecture"] = self.generator.architecture
         checkpoint["config"] = self.config
+        checkpoint["validated_at"] = self.validated_at
+
+    def on_validation_epoch_end(self) -> None:
+        """Note that this iteration's validation is complete."""
+        if not self.trainer.sanity_checking:
+            self.validated_at = self.trainer.global_step
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on behind the last iteration, whatever moment the checkpoint was written at.
+
+        Lightning's counters tell apart many such moments, and some of them lose a validation or the place in the data.
+        """
+        iterations = checkpoint["global_step"]
+        every = self.trainer.val_check_interval  # pyright: ignore[reportAttributeAccessIssue] (set by its connector)
+        self.validated_at = checkpoint["validated_at"]
+        pending = iterations % int(every) == 0 and self.validated_at != iterations
+        go_on_behind(iterations, checkpoint["loops"]["fit_loop"], pending)
 
 
 class PsnrStage(Stage):
@@ -356,21 +375,21 @@ class GanStage(Stage):
     def losses(self, pair: Pair) -> tuple[dict[str, Tensor], Tensor]:
         """The terms of Eqs. 1 and 3, unweighted, and what is watched beside them."""
         fake = self.generator(pair.low_res)
+        terms = {"pixel": self.pixel(fake, pair.high_res)}
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual(fake, pair.high_res)
         real_logits, fake_logits = self.discriminator(pair.high_res), self.discriminator(fake)
         mean = self._global_mean(real_logits, fake_logits)
+        terms["adversarial"] = self.adversarial.generator(real_logits, fake_logits, mean)
+        terms["discriminator"] = self.adversarial.discriminator(real_logits, fake_logits, mean)
         real_believed, fake_believed = self.adversarial.believed(real_logits, fake_logits, mean)
-        terms = {
-            "pixel": self.pixel(fake, pair.high_res),
-            "adversarial": self.adversarial.generator(real_logits, fake_logits, mean),
-            "discriminator": self.adversarial.discriminator(real_logits, fake_logits, mean),
+        terms |= {
             "real_logit": real_logits.detach().mean(),
             "fake_logit": fake_logits.detach().mean(),
             "real_accuracy": real_believed.float().mean(),
             "fake_accuracy": 1 - fake_believed.float().mean(),
             "colour_shift": colour_shift(fake, pair.high_res),
         }
-        if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(fake, pair.high_res)
         return terms, fake
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
