@@ -1,5 +1,8 @@
 """One descent step of one network: its gradients summed over parts, averaged over ranks, guarded and clipped."""
 
+import ctypes
+import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
@@ -7,6 +10,20 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, distributed, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed instead of giving it back to the system, where it is glibc's.
+
+    The feature maps of each iteration on a CPU are otherwise mapped anew, page by page: a twentieth to a tenth of its
+    time (``benchmarks/train_step.py``).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        most = 2**31 - 1
+        trim_threshold, mmap_max = -1, -4  # their numbers in malloc.h
+        mallopt(trim_threshold, most)
+        mallopt(mmap_max, 0)
 
 
 class StepOptions(NamedTuple):
@@ -47,16 +64,15 @@ class Descent:
 
     Args:
         stage: whose trainer knows the precision and the ranks.
-        network: to step.
+        parameters: of the network to step.
         options: of the step.
     """
 
-    def __init__(self, stage: L.LightningModule, network: nn.Module, options: StepOptions) -> None:
+    def __init__(self, stage: L.LightningModule, parameters: Sequence[nn.Parameter], options: StepOptions) -> None:
         self.stage = stage
         self.trainer = stage.trainer
         self.options = options
-        self.network = network
-        self.parameters = list(network.parameters())
+        self.parameters = parameters
         self.gradients: list[Tensor] = []
         self.parts = 0
         self._averaging: Any = None
@@ -103,10 +119,38 @@ class Descent:
             # Fused optimizers decide on the device, as they do for a GradScaler, and the host need not wait.
             optimizer.optimizer.found_inf = skipped.float()  # pyright: ignore[reportAttributeAccessIssue]
         elif scaler is None and skipped:
-            self.network.zero_grad(set_to_none=True)  # the step goes on without gradients, and does nothing
+            self._forget()  # the step goes on without gradients, and does nothing
         if counted:
             optimizer.step()
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
-        self.network.zero_grad(set_to_none=True)
+        self._forget()
         return norm / scale, skipped
+
+    def _forget(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+
+class Statistics:
+    """What batch normalisation has seen before an iteration, to be put back if its step is skipped.
+
+    Args:
+        buffers: running means, variances and counters.
+    """
+
+    def __init__(self, buffers: Sequence[Tensor]) -> None:
+        self.buffers = [[b for b in buffers if b.dtype == dtype] for dtype in {buffer.dtype for buffer in buffers}]
+        self.before = [self._flat(group) for group in self.buffers]
+
+    @torch.no_grad()
+    def restore_if(self, skipped: Tensor) -> None:
+        """Put them back where ``skipped``, a boolean on the device; the host does not wait for it."""
+        for group, before in zip(self.buffers, self.before, strict=True):
+            kept = torch.where(skipped, before, self._flat(group)).split([buffer.numel() for buffer in group])
+            for buffer, value in zip(group, kept, strict=True):
+                buffer.copy_(value.view_as(buffer))
+
+    @staticmethod
+    def _flat(group: Sequence[Tensor]) -> Tensor:
+        return torch.cat([buffer.flatten() for buffer in group])

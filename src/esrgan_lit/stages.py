@@ -22,7 +22,7 @@ from esrgan_lit.interruption import go_on_behind
 from esrgan_lit.losses import Mean, PerceptualLoss, PixelLoss, RelativisticAverageLoss, StandardLoss
 from esrgan_lit.metrics import psnr_y, ssim_y
 from esrgan_lit.networks import Generator
-from esrgan_lit.optimization import Descent, StepOptions
+from esrgan_lit.optimization import Descent, Statistics, StepOptions, keep_freed_memory
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -80,6 +80,8 @@ class Stage(L.LightningModule):
         self.validation_means = nn.ModuleDict(
             {metric + suffix: MeanMetric() for metric in ("psnr_y", "ssim_y") for suffix in suffixes}
         )
+        self.parameters_of: dict[nn.Module, list[nn.Parameter]] = {}
+        self.statistics: list[Tensor] = []  # what batch normalisation remembers
         self.config: dict[str, Any] = {}  # the resolved configuration, kept in checkpoints
         self.validated_at = 0  # iteration of the last complete validation
 
@@ -94,6 +96,12 @@ class Stage(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Lay out and compile the networks, now that they are on their device."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        # Looked up once: PyTorch takes a millisecond to walk through the 500 modules of 23 blocks.
+        trained = self.networks()
+        self.parameters_of = {network: list(network.parameters()) for network in (*trained, self.delivered)}
+        self.statistics = [buffer for network in trained for buffer in network.buffers()]
         channels_last = self.options.channels_last
         if self.device.type == "cuda" if channels_last is None else channels_last:
             for network in (*self.networks(), self.delivered):
@@ -118,29 +126,15 @@ class Stage(L.LightningModule):
         if self.ema is None:
             return
         average = get_ema_multi_avg_fn(cast(float, self.ema_decay))
-        ours, theirs = ((*net.parameters(), *net.buffers()) for net in (self.ema, self.generator))
-        pairs = list(zip(ours, theirs, strict=True))
-        floating = [pair for pair in pairs if pair[0].is_floating_point()]
-        average([mean for mean, _ in floating], [new for _, new in floating], 0)
-        for mean, new in pairs:
-            if not mean.is_floating_point():  # batch normalisation's counter
-                mean.copy_(new)
+        average(self.parameters_of[self.ema], self.parameters_of[self.generator], 0)
+        for mean, value in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
+            mean.copy_(value)  # batch normalisation's, which are running averages themselves
 
     def step_schedules(self) -> None:
         """Count an iteration in every learning-rate schedule."""
         schedules = cast(list[LRScheduler] | LRScheduler, self.lr_schedulers())
         for schedule in schedules if isinstance(schedules, list) else [schedules]:
             schedule.step()
-
-    def statistics(self) -> list[Tensor]:
-        """Copies of what batch normalisation remembers."""
-        return [buffer.clone() for network in self.networks() for buffer in network.buffers()]
-
-    def restore_statistics(self, before: Sequence[Tensor], skipped: Tensor) -> None:
-        """Take back what batch normalisation has seen in an iteration that was skipped."""
-        buffers = [buffer for network in self.networks() for buffer in network.buffers()]
-        for buffer, old in zip(buffers, before, strict=True):
-            buffer.copy_(torch.where(skipped, old, buffer))
 
     @torch.no_grad()
     def record(self, parts: Sequence[dict[str, Tensor]], once: dict[str, Tensor], skipped: Tensor, batch: Pair) -> None:
@@ -270,13 +264,14 @@ class PsnrStage(Stage):
 
     def training_step(self, batch: Pair, batch_idx: int) -> None:
         """One iteration: the generator descends the L1 distance of its output from the truth."""
-        descent, parts, before = Descent(self, self.generator, self.options), [], self.statistics()
+        descent, before = Descent(self, self.parameters_of[self.generator], self.options), Statistics(self.statistics)
+        parts = []
         for part in self.parts(batch):
             terms, _ = self.losses(part)
             descent.add(terms["pixel"])
             parts.append(terms)
         norm, skipped = descent.step(cast(LightningOptimizer, self.optimizers()), counted=True)
-        self.restore_statistics(before, skipped)
+        before.restore_if(skipped)
         self.update_ema()
         self.step_schedules()
         self.record(parts, {"gradient_norm": norm}, skipped, batch)
@@ -356,8 +351,9 @@ class GanStage(Stage):
     def training_step(self, batch: Pair, batch_idx: int) -> None:
         """One iteration: forward once, then G descends Eq. 3 and D descends Eq. 1."""
         optimizer_g, optimizer_d = cast(list[LightningOptimizer], self.optimizers())
-        descent_g, descent_d = (Descent(self, net, self.options) for net in (self.generator, self.discriminator))
-        parts, before = [], self.statistics()
+        descent_g = Descent(self, self.parameters_of[self.generator], self.options)
+        descent_d = Descent(self, self.parameters_of[self.discriminator], self.options)
+        parts, before = [], Statistics(self.statistics)
         for part in self.parts(batch):
             terms, _ = self.losses(part)
             weighed = [weight * terms[name] for name, weight in self.weights._asdict().items() if name in terms]
@@ -366,7 +362,7 @@ class GanStage(Stage):
             parts.append(terms)
         norm_g, skipped_g = descent_g.step(optimizer_g, counted=True)
         norm_d, skipped_d = descent_d.step(optimizer_d, counted=False)
-        self.restore_statistics(before, skipped_g | skipped_d)
+        before.restore_if(skipped_g | skipped_d)
         self.update_ema()
         self.step_schedules()
         norms = {"gradient_norm": norm_g, "discriminator_gradient_norm": norm_d}
