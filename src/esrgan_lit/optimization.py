@@ -68,7 +68,7 @@ class Descent:
         options: of the step.
     """
 
-    def __init__(self, stage: L.LightningModule, parameters: Sequence[nn.Parameter], options: StepOptions) -> None:
+    def __init__(self, stage: L.LightningModule, parameters: Sequence[Tensor], options: StepOptions) -> None:
         self.stage = stage
         self.trainer = stage.trainer
         self.options = options

@@ -80,7 +80,7 @@ class Stage(L.LightningModule):
         self.validation_means = nn.ModuleDict(
             {metric + suffix: MeanMetric() for metric in ("psnr_y", "ssim_y") for suffix in suffixes}
         )
-        self.parameters_of: dict[nn.Module, list[nn.Parameter]] = {}
+        self.parameters_of: dict[nn.Module, list[Tensor]] = {}
         self.statistics: list[Tensor] = []  # what batch normalisation remembers
         self.config: dict[str, Any] = {}  # the resolved configuration, kept in checkpoints
         self.validated_at = 0  # iteration of the last complete validation
