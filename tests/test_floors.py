@@ -7,11 +7,13 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
-    {"resize", "data.demo", "data.catalogue"},
+    {"resize", "hub", "data.demo", "data.catalogue"},
     {"networks", "losses", "metrics", "data.images", "data.download"},
-    {"data.store", "data.pairs", "data.fetch", "checkpoints", "inference"},
-    {"data.module", "data.forensics", "stages", "monitoring", "compare", "cli"},
-    {"data.doctor", "train"},
+    {"data.store", "data.pairs", "data.fetch", "layouts", "pretrained", "inference"},
+    {"weight_files", "data.module", "data.forensics", "monitoring"},
+    {"checkpoints", "data.doctor"},
+    {"stages", "compare", "export", "cli"},
+    {"train", "commands.weights"},
     {"data.cli"},
 ]
 
