@@ -4,6 +4,8 @@ Nothing in a file is ever executed: PyTorch files are read with ``weights_only=T
 """
 
 import json
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,6 +127,8 @@ def _open(path: Path) -> tuple[Any, dict[str, str]]:
     size = path.stat().st_size
     if not begin:
         raise WeightsError(f"{path} is empty; {_AGAIN}")
+    if begin[4:9] == b"\0\0\0\0{":  # a length below 4 GB, then JSON; first, since a length may look like anything
+        return _read_safetensors(path, size, int.from_bytes(begin[:8], "little"))
     for magic, what, remedy in _OTHER_FILES:
         if begin.startswith(magic):
             raise WeightsError(f"{path} is {what}; {remedy}")
@@ -134,8 +138,6 @@ def _open(path: Path) -> tuple[Any, dict[str, str]]:
         return _read_zip(path), {}
     if begin.startswith(b"\x80") or begin.startswith(b"}q"):
         return _read_pickle(path), {}
-    if size < 8 or begin[8:9] == b"{":
-        return _read_safetensors(path, size, int.from_bytes(begin[:8], "little"))
     if begin[:1] == b"\x08" and begin[2:3] == b"\x12":  # ir_version, then producer_name
         raise WeightsError(f"{path} is an ONNX network; give the PyTorch weights that it was made from")
     raise WeightsError(
@@ -169,14 +171,16 @@ def _read_zip(path: Path) -> Any:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # By the path, PyTorch would go by the suffix. What it warns of, it then refuses or reads.
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a file that is none of its own
-        reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
-        if reason or "Weights only load failed" in str(error):
+        found = re.search(r"(GLOBAL [\w.]+|[Uu]nsupported (class|operand|global) [\w. ]+)", str(error))
+        if found or "Weights only load failed" in str(error):
             raise WeightsError(
-                f"{path} holds Python objects beside tensors, and reading them could run any program: "
-                f"{reason.partition(' by default')[0] or str(error).splitlines()[0]}. If you trust its origin, take "
-                "the tensors out where its own program runs: torch.save({'state_dict': content['state_dict']}, FILE)"
+                f"{path} holds other Python objects than tensors{f' ({found[0].strip()})' if found else ''}, and "
+                "reading them could run any program. If you trust its origin, take the tensors out where its own "
+                "program runs: torch.save({'state_dict': content['state_dict']}, FILE)"
             ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path} is no whole PyTorch file ({reason}); {_AGAIN}") from error

@@ -65,7 +65,10 @@ def interpolate_main(arguments: Sequence[str] | None = None) -> None:
         "-o", "--output", type=Path, required=True, help="NAME.safetensors; with several alphas NAME-ALPHA.safetensors"
     )
     parser.add_argument(
-        "--images", nargs="+", metavar="IMAGE", help="draw blended networks above blended images for these (NAME-images)"
+        "--images",
+        nargs="+",
+        metavar="IMAGE",
+        help="draw blended networks above blended images for these (NAME-images)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     options = parser.parse_args(arguments)
@@ -146,7 +149,11 @@ def draw_interpolations(
         low_res = read_image(photograph)
         outputs = [upscale(low_res, generator) for generator in generators]
         columns = [
-            (" ".join(f"{weight:g}" for weight in shares), upscale(low_res, network), interpolate_images(outputs, shares))
+            (
+                " ".join(f"{weight:g}" for weight in shares),
+                upscale(low_res, network),
+                interpolate_images(outputs, shares),
+            )
             for shares, network in zip(weights, blended, strict=True)
         ]
         height, width = outputs[0].shape[:2]
