@@ -15,7 +15,7 @@ from spandrel import ImageModelDescriptor, ModelLoader
 
 from esrgan_lit import RRDBNet, SRResNet, load_generator
 
-from esrgan_lit.export import SIZES, TARGETS, ExportError, Settings, export
+from esrgan_lit.export import SIZES, TARGETS, ExportError, Settings, export_generator
 from esrgan_lit.networks import Generator
 
 NETWORKS = {
@@ -42,7 +42,7 @@ def with_values(generator: Generator) -> Generator:
 def test_programs_give_the_pixels_of_pytorch(name: str, suffix: str, half: bool, tmp_path: Path) -> None:
     if half and name not in ("rrdb", "srresnet"):
         pytest.skip("one network of each kind in half precision")
-    exported = export(with_values(NETWORKS[name]()), tmp_path / f"net{suffix}", Settings(half=half))
+    exported = export_generator(with_values(NETWORKS[name]()), tmp_path / f"net{suffix}", Settings(half=half))
     assert len(exported.differences) == len(SIZES) == 3
     assert max(exported.differences.values()) < (1e-2 if half else 1e-5)
     assert sorted(tmp_path.iterdir()) == sorted(exported.files)  # and nothing beside them
@@ -56,7 +56,7 @@ def test_spandrel_loads_every_layout_and_gives_the_same_pixels(
 ) -> None:
     generator = with_values(RRDBNet(scale, 1, 32, 32, unshuffle=unshuffle))  # spandrel reads a growth of 32 only
     path = tmp_path / f"net{suffix}"
-    export(generator, path, Settings(layout))
+    export_generator(generator, path, Settings(layout))
     theirs = ModelLoader().load_from_file(path)
     assert isinstance(theirs, ImageModelDescriptor)
     assert (theirs.architecture.name, theirs.scale) == ("ESRGAN", scale)
@@ -72,7 +72,7 @@ def test_files_say_where_the_weights_come_from(tmp_path: Path) -> None:
     generator = RRDBNet(4, 1, 8, 4)
     generator.metadata = {"steps": "5", "training_data": "DIV2K"}
     for suffix in (".safetensors", ".pth", ".onnx"):
-        export(generator, tmp_path / f"net{suffix}", Settings(metadata={"licence": "CC0"}))
+        export_generator(generator, tmp_path / f"net{suffix}", Settings(metadata={"licence": "CC0"}))
     with safe_open(tmp_path / "net.safetensors", "pt") as file:
         header = file.metadata()
     assert header["steps"] == "5"
@@ -87,7 +87,7 @@ def test_files_say_where_the_weights_come_from(tmp_path: Path) -> None:
 
 def test_onnx_has_any_height_and_width_and_float32_ends(tmp_path: Path) -> None:
     for half in (False, True):
-        export(with_values(RRDBNet(4, 1, 8, 4)), tmp_path / "net.onnx", Settings(half=half))
+        export_generator(with_values(RRDBNet(4, 1, 8, 4)), tmp_path / "net.onnx", Settings(half=half))
         model = onnx.load(tmp_path / "net.onnx")
         onnx.checker.check_model(model)
         for end in (model.graph.input[0], model.graph.output[0]):
@@ -113,7 +113,7 @@ def test_an_export_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: 
     for suffix in (".onnx", ".safetensors", ".param"):
         monkeypatch.setitem(targets, suffix, targets[suffix]._replace(run=off_by_a_little))
         with pytest.raises(ExportError, match=r"differs from PyTorch by 0\.01 .*it is not kept"):
-            export(generator, tmp_path / f"net{suffix}")
+            export_generator(generator, tmp_path / f"net{suffix}")
     assert {path.name for path in tmp_path.iterdir()} == {"net.onnx", "net.safetensors", "net.param"}
     assert all(path.read_text() == "what was there before" for path in tmp_path.iterdir())
 
@@ -123,9 +123,9 @@ def test_half_precision_that_overflows_is_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         generator.conv_first.weight *= 1e6  # beyond half precision's 65,504: black images
         generator.conv_last.weight *= 1e-6
-    export(generator, tmp_path / "net.onnx")
+    export_generator(generator, tmp_path / "net.onnx")
     with pytest.raises(ExportError, match="try without half precision"):
-        export(generator, tmp_path / "half.onnx", Settings(half=True))
+        export_generator(generator, tmp_path / "half.onnx", Settings(half=True))
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
@@ -141,7 +141,7 @@ def test_what_other_programs_would_read_wrongly_is_refused(tmp_path: Path) -> No
     )
     for generator, suffix, layout, message in cases:
         with pytest.raises(ValueError, match=message):
-            export(generator, tmp_path / f"net{suffix}", Settings(layout))
+            export_generator(generator, tmp_path / f"net{suffix}", Settings(layout))
     assert os.listdir(tmp_path) == []
 
 
@@ -151,14 +151,14 @@ def test_without_the_extra_the_message_names_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"needs {module}: pip install 'esrgan_lit\[export\]'"):
-        export(RRDBNet(4, 1, 8, 4), tmp_path / f"net{suffix}")
+        export_generator(RRDBNet(4, 1, 8, 4), tmp_path / f"net{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_half_precision_weights_take_half_the_room(tmp_path: Path) -> None:
     generator = with_values(RRDBNet(4, 2, 16, 16))
-    export(generator, tmp_path / "a.safetensors")
-    export(generator, tmp_path / "b.safetensors", Settings(half=True))
+    export_generator(generator, tmp_path / "a.safetensors")
+    export_generator(generator, tmp_path / "b.safetensors", Settings(half=True))
     sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in "ab"]
     assert sizes[1] < 0.6 * sizes[0]
     image = torch.rand(1, 3, 9, 7)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from esrgan_lit.checkpoints import blend, interpolate, load_generator, save_generator
     from esrgan_lit.data.module import PairDataModule
-    from esrgan_lit.export import export
+    from esrgan_lit.export import export_generator
     from esrgan_lit.inference import upscale
     from esrgan_lit.metrics import psnr_y, ssim_y
     from esrgan_lit.networks import Discriminator, RRDBNet, SRResNet
@@ -24,7 +24,7 @@ __all__ = [
     "RRDBNet",
     "SRResNet",
     "blend",
-    "export",
+    "export_generator",
     "imresize",
     "interpolate",
     "load_generator",
@@ -37,7 +37,7 @@ __all__ = [
 _MODULES = {
     "checkpoints": ("blend", "interpolate", "load_generator", "save_generator"),
     "data.module": ("PairDataModule",),
-    "export": ("export",),
+    "export": ("export_generator",),
     "inference": ("upscale",),
     "metrics": ("psnr_y", "ssim_y"),
     "networks": ("Discriminator", "RRDBNet", "SRResNet"),

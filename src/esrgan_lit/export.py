@@ -46,7 +46,7 @@ class ExportError(RuntimeError):
 
 
 class Exported(NamedTuple):
-    """What :func:`export` wrote: its files, and the largest difference from PyTorch at each size."""
+    """What :func:`export_generator` wrote: its files, and the largest difference from PyTorch at each size."""
 
     files: list[Path]
     differences: dict[tuple[int, int], float]
@@ -76,7 +76,7 @@ class Settings(NamedTuple):
     metadata: Metadata = {}  # noqa: RUF012 (a NamedTuple's default, never written to)
 
 
-def export(generator: Generator, path: str | Path, settings: Settings | None = None) -> Exported:
+def export_generator(generator: Generator, path: str | Path, settings: Settings | None = None) -> Exported:
     """Write a generator for another program, run that file, and compare it with PyTorch.
 
     ``.safetensors`` and ``.pth``: weights; ``.onnx``; ``.pt``: TorchScript; ``.pt2``: torch.export; ``.param``: ncnn

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from esrgan_lit.checkpoints import UNRELATED, blend, distance, load_generator, save_generator
 from esrgan_lit.data.images import list_images, read_image, save_image
-from esrgan_lit.export import TARGETS, ExportError, Settings, export, header
+from esrgan_lit.export import TARGETS, ExportError, Settings, export_generator, header
 from esrgan_lit.inference import upscale
 from esrgan_lit.layouts import LAYOUTS
 from esrgan_lit.networks import Generator
@@ -43,7 +43,7 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
     try:
         _refuse_existing([options.output], options.overwrite)
         generator = load_generator(options.checkpoint, ema=not options.without_ema)
-        exported = export(generator, options.output, settings)
+        exported = export_generator(generator, options.output, settings)
     except (ValueError, OSError, ImportError, ExportError) as error:
         sys.exit(f"esrgan-export: {error}")
     print(", ".join(map(str, exported.files)))
