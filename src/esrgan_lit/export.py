@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from esrgan_lit.checkpoints import load_generator
 from esrgan_lit.layouts import LAYOUTS, in_layout
-from esrgan_lit.networks import Generator
+from esrgan_lit.networks import Generator, RRDBNet
 
 Run = Callable[[np.ndarray], np.ndarray]
 """float32 (1, channels, height, width) in [0, 1] → the enlarged image."""
@@ -221,22 +222,59 @@ class _HalfInside(nn.Module):
         return self.network(low_res.half()).float()
 
 
-class _Multiples(nn.Module):
-    """A network without the padding of sizes that are no multiple of its pixel-unshuffle."""
+class _Portable(nn.Module):
+    """A generator in layers that every runtime computes alike.
 
-    def __init__(self, generator: Generator) -> None:
+    The bicubic skip is written as convolutions: runtimes differ in MATLAB's kernel (OpenVINO by 0.07), or lack it.
+
+    Args:
+        generator: is not changed.
+        padded: pad sizes that are no multiple of the pixel-unshuffle; without, they are not accepted.
+    """
+
+    def __init__(self, generator: Generator, padded: bool) -> None:
         super().__init__()
-        self.generator = generator
+        self.generator = copy.deepcopy(generator)
+        self.padded = padded
+        self.enlarge = None
+        if isinstance(self.generator, RRDBNet) and self.generator.bicubic_skip:
+            self.generator.bicubic_skip = False
+            self.enlarge = _Bicubic(generator.architecture["channels"], generator.scale)
 
     def forward(self, low_res: Tensor) -> Tensor:
-        return self.generator.tail(self.generator.trunk(low_res), low_res)
+        if self.padded:
+            image = self.generator(low_res)
+        else:
+            image = self.generator.tail(self.generator.trunk(low_res), low_res)
+        return image if self.enlarge is None else image + self.enlarge(low_res)
+
+
+class _Bicubic(nn.Module):
+    """Bicubic enlargement (a = −0.5): a 5×5 convolution for each place in a pixel, renormalised at the borders."""
+
+    kernels: Tensor
+
+    def __init__(self, channels: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        centre = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
+        away = (torch.arange(-2, 3) - centre[:, None]).abs()
+        near, far = 1.5 * away**3 - 2.5 * away**2 + 1, -0.5 * away**3 + 2.5 * away**2 - 4 * away + 2
+        taps = torch.where(away <= 1, near, torch.where(away < 2, far, 0))  # (scale, 5)
+        kernels = torch.einsum("ih,jw->ijhw", taps, taps).reshape(scale**2, 1, 5, 5)
+        self.register_buffer("kernels", kernels.repeat(channels, 1, 1, 1).float())
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self._sums(image) / self._sums(image * 0 + 1)
+
+    def _sums(self, image: Tensor) -> Tensor:
+        sums = F.conv2d(image, self.kernels, padding=2, groups=self.kernels.shape[0] // self.scale**2)
+        return F.pixel_shuffle(sums, self.scale)
 
 
 def _network(generator: Generator, half: bool, padded: bool = True) -> nn.Module:
-    if half:
-        generator = copy.deepcopy(generator).half()
-    network = generator if padded else _Multiples(generator)
-    return (_HalfInside(network) if half else network).eval()
+    network = _Portable(generator, padded)
+    return (_HalfInside(network.half()) if half else network).eval()
 
 
 def _example(generator: Generator, size: tuple[int, int] = _TRACED[0]) -> Tensor:
@@ -324,8 +362,6 @@ def _run_openvino(path: Path, settings: Settings) -> Run:
 def _write_ncnn(generator: Generator, path: Path, settings: Settings) -> None:
     pnnx = _need("pnnx")
     _need("ncnn")
-    if generator.architecture.get("bicubic_skip"):
-        raise ExportError("ncnn has no bicubic enlargement with MATLAB's kernel (generator.bicubic_skip); use .onnx")
     network = _network(generator, half=False, padded=generator.unshuffle == 1)
     traced = torch.jit.trace(network, _example(generator))
     assert isinstance(traced, torch.jit.ScriptModule)
