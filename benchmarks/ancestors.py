@@ -35,7 +35,10 @@ def batches(photographs: list[np.ndarray], seed: int):  # noqa: ANN201
             image = source.choice(photographs)
             top, left = (source.randrange(size - CROP + 1) for size in image.shape[:2])
             high.append(image[top : top + CROP, left : left + CROP])
-        yield torch.cat([to_batch(imresize(crop, 1 / 4)) for crop in high]), torch.cat([to_batch(crop) for crop in high])
+        yield (
+            torch.cat([to_batch(imresize(crop, 1 / 4)) for crop in high]),
+            torch.cat([to_batch(crop) for crop in high]),
+        )
 
 
 def train(generator: RRDBNet, pairs, steps: int, rate: float, adversarial: bool, name: str) -> RRDBNet:  # noqa: ANN001
@@ -74,7 +77,8 @@ def main() -> None:
         torch.manual_seed(seed)
         starts.append(RRDBNet(4, 2, 16, 8))
     first, second = (
-        train(start, pairs, options.steps, 2e-4, False, f"L1, initialisation {seed}") for seed, start in enumerate(starts)
+        train(start, pairs, options.steps, 2e-4, False, f"L1, initialisation {seed}")
+        for seed, start in enumerate(starts)
     )
     rows = {
         "two initialisations, untrained": distance(*starts),

@@ -20,14 +20,13 @@ from spandrel import ModelLoader
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from test_checkpoints import REFUSALS, WRAPPERS, make_refused
-
 from esrgan_lit import load_generator, psnr_y
 from esrgan_lit.checkpoints import WeightsError
 from esrgan_lit.data.images import read_image
 from esrgan_lit.export import SIZES, ExportError, Settings, export_generator
 from esrgan_lit.inference import to_batch, upscale
 from esrgan_lit.layouts import in_layout
+from test_checkpoints import REFUSALS, WRAPPERS, make_refused
 
 SHARED = Path(__file__).parents[2] / "shared"
 LAYOUTS = ("basicsr", "esrgan", "old")
@@ -87,7 +86,9 @@ def exports(weights: Path, folder: Path) -> None:
     generator = load_generator(weights / "RealSR_DF2K_x4_fp16.pth")
     print(f"| target | {' | '.join(f'{height}×{width}' for height, width in SIZES)} |\n|---|---:|---:|---:|")
     cases = [(suffix, layout, False) for suffix in (".safetensors", ".pth") for layout in LAYOUTS]
-    cases += [(suffix, "basicsr", half) for suffix in (".onnx", ".pt", ".pt2", ".param", ".xml") for half in (False, True)]
+    cases += [
+        (suffix, "basicsr", half) for suffix in (".onnx", ".pt", ".pt2", ".param", ".xml") for half in (False, True)
+    ]
     for suffix, layout, half in [*cases, (".safetensors", "basicsr", True)]:
         title = f"{suffix}{f' {layout}' if suffix in ('.safetensors', '.pth') else ''}{' half' if half else ''}"
         try:

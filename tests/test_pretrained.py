@@ -45,9 +45,7 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
     server.server_close()
 
 
-def test_a_release_is_downloaded_once_and_says_its_origin(
-    released: tuple[RRDBNet, list[str]], tmp_path: Path
-) -> None:
+def test_a_release_is_downloaded_once_and_says_its_origin(released: tuple[RRDBNet, list[str]], tmp_path: Path) -> None:
     generator, requests = released
     for name in ("tiny_x4", "Tiny_x4"):
         loaded = load_generator(name)
@@ -64,7 +62,7 @@ def test_other_files_are_refused(released: tuple[RRDBNet, list[str]], tmp_path: 
         load_generator("tiny_x4")
     assert not list((tmp_path / "cache").glob("tiny*"))
     (tmp_path / "cache" / "tiny.pth").write_bytes(b"put here by hand")
-    with pytest.raises(FetchError, match="it is another file. Remove it to have it downloaded"):
+    with pytest.raises(FetchError, match=r"it is another file\. Remove it to have it downloaded"):
         load_generator("tiny_x4")
 
 

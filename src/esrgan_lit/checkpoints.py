@@ -46,8 +46,8 @@ def load_generator(source: str | Path, ema: bool = True) -> Generator:
     """Load a generator, ready to use. What a file is, is read from its content, and its architecture from its shapes.
 
     Args:
-        source: a checkpoint of either stage; a file of weights (``.safetensors``, ``.pth``, ``.pt``, ``.ckpt``) with the
-            names of BasicSR, of the ESRGAN repository in its new or old form, or of mmagic, bare or wrapped; a folder
+        source: a checkpoint of either stage; a file of weights (``.safetensors``, ``.pth``, ``.pt``, ``.ckpt``) with
+            the names of BasicSR, of the ESRGAN repository in its new or old form, or of mmagic, bare or wrapped; a folder
             that ``save_pretrained`` wrote; or a release by its name, such as ``esrgan_x4``.
         ema: take the averaged weights of a file that has both, rather than the last ones.
 

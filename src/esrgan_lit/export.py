@@ -81,7 +81,7 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
     """Write a generator for another program, run that file, and compare it with PyTorch.
 
     ``.safetensors`` and ``.pth``: weights; ``.onnx``; ``.pt``: TorchScript; ``.pt2``: torch.export; ``.param``: ncnn
-    (and ``.bin``); ``.xml``: OpenVINO (and ``.bin``). All take float32 RGB (batch, channels, height, width) in [0, 1] of
+    (and ``.bin``); ``.xml``: OpenVINO (and ``.bin``). All take float32 (batch, channels, height, width) in [0, 1] of
     any height and width, except that torch.export's and ncnn's of a network with pixel-unshuffle take multiples of it.
 
     Args:
@@ -242,10 +242,8 @@ class _Portable(nn.Module):
             self.enlarge = _Bicubic(generator.architecture["channels"], generator.scale)
 
     def forward(self, low_res: Tensor) -> Tensor:
-        if self.padded:
-            image = self.generator(low_res)
-        else:
-            image = self.generator.tail(self.generator.trunk(low_res), low_res)
+        network = self.generator
+        image = network(low_res) if self.padded else network.tail(network.trunk(low_res), low_res)
         return image if self.enlarge is None else image + self.enlarge(low_res)
 
 

@@ -1,4 +1,4 @@
-"""Folders as the Hugging Face Hub keeps them: ``model.safetensors``, ``config.json`` and a model card, ``README.md``."""
+"""Folders as the Hugging Face Hub keeps them: ``model.safetensors``, ``config.json``, a model card (``README.md``)."""
 
 import json
 import os

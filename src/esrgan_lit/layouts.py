@@ -84,7 +84,7 @@ def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
     if scale is None or given != channels:
         raise WeightsError(
             f"a network of residual blocks that takes {given} channels, gives {channels} and enlarges by "
-            f"{' · '.join(map(str, factors)) or 1}; known are SRResNets of as many channels in as out, ×1, ×2, ×3, ×4, ×8"
+            f"{' · '.join(map(str, factors)) or 1}; known are SRResNets with as many in as out, ×1, ×2, ×3, ×4, ×8"
         )
     return {
         "name": "SRResNet", "scale": scale, **common, "channels": channels, "batch_norm": "body.0.bn1.weight" in shapes

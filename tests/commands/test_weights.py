@@ -34,7 +34,7 @@ def test_an_export_prints_the_largest_difference(
     assert str(output) in printed
     assert "largest difference from PyTorch (outputs are 0 … 1) at 17×23: 0, 33×20: 0, 9×41: 0" in printed
     assert "model.1.sub.0.RDB1.conv1.0.weight" in torch.load(output, weights_only=True)
-    with pytest.raises(SystemExit, match="exists already; add --overwrite"):
+    with pytest.raises(SystemExit, match=r"exists already; add --overwrite"):
         export_main(arguments)
     export_main([*arguments, "--overwrite", "--half"])
     assert torch.load(output, weights_only=True)["model.0.weight"].dtype == torch.float16
@@ -43,7 +43,7 @@ def test_an_export_prints_the_largest_difference(
 def test_exports_refuse_in_one_line(networks: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"esrgan-export: .*net\.bin does not end in one of"):
         export_main([networks[0], "-o", str(tmp_path / "net.bin")])
-    with pytest.raises(SystemExit, match="esrgan-export: .*is no file, and no release is called so"):
+    with pytest.raises(SystemExit, match=r"esrgan-export: .*is no file, and no release is called so"):
         export_main(["nothing.ckpt", "-o", str(tmp_path / "net.pth")])
 
 
