@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from esrgan_lit import pretrained
 from esrgan_lit.hub import WEIGHTS
@@ -26,7 +26,7 @@ UNRELATED = 0.9
 Measured on RRDB blocks of two published networks that were trained far from their common ancestor, on other data with
 other losses (RealSR_DF2K_x4 and the first six blocks of RealESRGAN_x4plus_anime_6B): 0.81 to 0.84 between blocks of one
 number, 0.95 to 0.99 between blocks of different numbers, which have no common ancestor. ``benchmarks/ancestors.py``
-measures small networks.
+measures small networks: 0.50 to 0.86 from a network to what was fine-tuned from it, 0.996 and more between others.
 """
 
 
@@ -47,8 +47,8 @@ def load_generator(source: str | Path, ema: bool = True) -> Generator:
 
     Args:
         source: a checkpoint of either stage; a file of weights (``.safetensors``, ``.pth``, ``.pt``, ``.ckpt``) with
-            the names of BasicSR, of the ESRGAN repository in its new or old form, or of mmagic, bare or wrapped; a folder
-            that ``save_pretrained`` wrote; or a release by its name, such as ``esrgan_x4``.
+            the names of BasicSR, of the ESRGAN repository in its new or old form, or of mmagic, bare or wrapped; a
+            folder that ``save_pretrained`` wrote; or a release by its name, such as ``esrgan_x4``.
         ema: take the averaged weights of a file that has both, rather than the last ones.
 
     Returns:
@@ -125,7 +125,7 @@ def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str
     state = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
     unfinished = path.with_name(f".{path.name}.partial")
     try:
-        save_file(state, unfinished, header)
+        unfinished.write_bytes(save(state, header))  # with the usual permissions, unlike save_file
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

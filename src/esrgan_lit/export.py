@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from esrgan_lit.checkpoints import load_generator
@@ -190,7 +190,7 @@ def _write_weights(generator: Generator, path: Path, settings: Settings) -> None
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     state = in_layout(state, settings.layout)
     if path.suffix == ".safetensors":
-        save_file(state, path, settings.metadata)
+        path.write_bytes(save(state, settings.metadata))
     elif settings.layout == "basicsr":
         described = {"architecture": generator.architecture, "metadata": settings.metadata}
         torch.save({"params_ema": state, **described}, path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -48,7 +48,7 @@ class HubFolder:
         state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
         header = {"format": "pt", "architecture": json.dumps(self.architecture), **metadata}
         contents = {
-            WEIGHTS: lambda path: save_file(state, path, header),
+            WEIGHTS: lambda path: path.write_bytes(save(state, header)),
             CONFIG: lambda path: path.write_text(json.dumps(self.architecture, indent=2) + "\n"),
             CARD: lambda path: path.write_text(model_card(self.architecture, metadata)),
         }
