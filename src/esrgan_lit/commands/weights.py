@@ -162,7 +162,7 @@ def draw_interpolations(
         for column, (title, network_image, blended_image) in enumerate(columns):
             for row, (kind, image) in enumerate((("networks", network_image), ("images", blended_image))):
                 sheet.paste(Image.fromarray(image), (column * width, row * (height + 14) + 14))
-                draw.text((column * width + 3, row * (height + 14) + 1), f"{kind} {title}", "black")
+                draw.text((column * width + 3, row * (height + 14) + 1), f"{kind}: {title}", "black")
         save_image(np.asarray(sheet), folder / f"{number:03}-{photograph.stem}.png")
 
 
