@@ -82,8 +82,8 @@ def scores(weights: Path, testsets: Path) -> None:
 
 
 def exports(weights: Path, folder: Path) -> None:
-    """Every target, of the 23-block network."""
-    generator = load_generator(weights / "RealSR_DF2K_x4_fp16.pth")
+    """Every target, of the 6-block network."""
+    generator = load_generator(weights / "RealESRGAN_x4plus_anime_6B_fp16.pth")
     print(f"| target | {' | '.join(f'{height}×{width}' for height, width in SIZES)} |\n|---|---:|---:|---:|")
     cases = [(suffix, layout, False) for suffix in (".safetensors", ".pth") for layout in LAYOUTS]
     cases += [
