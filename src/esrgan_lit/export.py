@@ -46,6 +46,11 @@ class ExportError(RuntimeError):
     """A generator cannot be written so, or what was written gives other images than PyTorch."""
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that an export to a path writes: the file itself first."""
+    return [path, *(path.with_suffix(suffix) for suffix in TARGETS[path.suffix].beside)]
+
+
 class Exported(NamedTuple):
     """What :func:`export_generator` wrote: its files, and the largest difference from PyTorch at each size."""
 
@@ -100,7 +105,7 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
         raise ValueError(f"{path} does not end in one of {', '.join(TARGETS)}; what the file is called says what it is")
     target = TARGETS[path.suffix]
     _refuse_layout(generator, path.suffix, settings.layout)
-    generator = generator.cpu().eval()
+    generator = copy.deepcopy(generator).cpu().eval()  # the caller's stays where it is
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, _quiet():
         written = Path(folder) / path.name
@@ -119,7 +124,7 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
                 f"({max(differences.relative):.2g} of the largest value, {tolerance:g} is allowed): it is not kept"
                 + ("; try without half precision" if settings.half else "")
             )
-        files = [path, *(path.with_suffix(suffix) for suffix in target.beside)]
+        files = files_of(path)
         for file in reversed(files):  # what the main file needs is there before it
             os.replace(Path(folder) / file.name, file)
     return Exported(files, differences.absolute)

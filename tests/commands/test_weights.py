@@ -43,6 +43,10 @@ def test_an_export_prints_the_largest_difference(
 def test_exports_refuse_in_one_line(networks: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"esrgan-export: .*net\.bin does not end in one of"):
         export_main([networks[0], "-o", str(tmp_path / "net.bin")])
+    (tmp_path / "net.bin").touch()  # OpenVINO's and ncnn's second files have one name
+    for suffix in (".param", ".xml"):
+        with pytest.raises(SystemExit, match=r"net\.bin exists already; add --overwrite"):
+            export_main([networks[0], "-o", str(tmp_path / f"net{suffix}")])
     with pytest.raises(SystemExit, match=r"esrgan-export: .*is no file, and no release is called so"):
         export_main(["nothing.ckpt", "-o", str(tmp_path / "net.pth")])
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from esrgan_lit.checkpoints import UNRELATED, blend, distance, load_generator, save_generator
 from esrgan_lit.data.images import list_images, read_image, save_image
-from esrgan_lit.export import TARGETS, ExportError, Settings, export_generator, header
+from esrgan_lit.export import TARGETS, ExportError, Settings, export_generator, files_of, header
 from esrgan_lit.inference import upscale
 from esrgan_lit.layouts import LAYOUTS
 from esrgan_lit.networks import Generator
@@ -41,7 +41,8 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
     given = {"licence": options.licence, "training_data": options.training_data}
     settings = Settings(options.layout, options.half, {key: value for key, value in given.items() if value})
     try:
-        _refuse_existing([options.output], options.overwrite)
+        if options.output.suffix in TARGETS:  # other names are refused below
+            _refuse_existing(files_of(options.output), options.overwrite)
         generator = load_generator(options.checkpoint, ema=not options.without_ema)
         exported = export_generator(generator, options.output, settings)
     except (ValueError, OSError, ImportError, ExportError) as error:
