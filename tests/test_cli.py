@@ -1,13 +1,12 @@
-"""``esrgan-upscale`` and ``esrgan-interpolate`` on files and folders."""
+"""``esrgan-upscale`` on files and folders."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from esrgan_lit import RRDBNet, interpolate, load_generator, save_generator, upscale
-from esrgan_lit.cli import interpolate_main, upscale_main
+from esrgan_lit import RRDBNet, load_generator, save_generator, upscale
+from esrgan_lit.cli import upscale_main
 from esrgan_lit.data.images import read_image
 
 
@@ -49,17 +48,3 @@ def test_refusals(photograph_folder: Path, network: Path, tmp_path: Path) -> Non
     (photograph_folder / "a.jpg").write_bytes((photograph_folder / "a.png").read_bytes())
     with pytest.raises(SystemExit, match=r"would both be written to .*a\.png; rename"):
         upscale_main([str(photograph_folder), *out])
-
-
-def test_interpolation_writes_a_slim_file(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = RRDBNet(4, 1, 8, 4, bicubic_skip=True)
-    save_generator(other, tmp_path / "gan.safetensors")
-    output = tmp_path / "blend.safetensors"
-    arguments = [str(network), str(tmp_path / "gan.safetensors"), "--alpha", "0.8", "-o"]
-    interpolate_main([*arguments, str(output)])
-    assert str(output) in capsys.readouterr().out
-    expected = interpolate(load_generator(network), other, 0.8).state_dict()
-    for key, value in load_generator(output).state_dict().items():
-        torch.testing.assert_close(value, expected[key])
-    with pytest.raises(SystemExit, match=r"does not end in \.safetensors"):
-        interpolate_main([*arguments, "blend.bin"])

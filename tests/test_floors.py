@@ -7,12 +7,14 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
-    {"resize", "data.demo", "data.catalogue"},
+    {"resize", "hub", "data.demo", "data.catalogue"},
     {"networks", "losses", "metrics", "data.images", "data.download"},
-    {"data.store", "data.pairs", "data.fetch", "checkpoints", "inference", "optimization", "interruption"},
-    {"data.module", "data.forensics", "diagnosis", "monitoring", "compare", "cli"},
-    {"data.doctor", "stages"},
-    {"data.cli", "train"},
+    {"data.store", "data.pairs", "data.fetch", "layouts", "pretrained", "inference", "optimization", "interruption"},
+    {"weight_files", "data.module", "data.forensics", "diagnosis", "monitoring"},
+    {"checkpoints", "data.doctor"},
+    {"stages", "compare", "export", "cli"},
+    {"train", "commands.weights"},
+    {"data.cli"},
 ]
 
 

@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from esrgan_lit.checkpoints import interpolate, load_generator, save_generator
+    from esrgan_lit.checkpoints import blend, interpolate, load_generator, save_generator
     from esrgan_lit.data.module import PairDataModule
+    from esrgan_lit.export import export_generator
     from esrgan_lit.inference import upscale
     from esrgan_lit.metrics import psnr_y, ssim_y
     from esrgan_lit.networks import Discriminator, RRDBNet, SRResNet
@@ -22,6 +23,8 @@ __all__ = [
     "PsnrStage",
     "RRDBNet",
     "SRResNet",
+    "blend",
+    "export_generator",
     "imresize",
     "interpolate",
     "load_generator",
@@ -32,8 +35,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "checkpoints": ("interpolate", "load_generator", "save_generator"),
+    "checkpoints": ("blend", "interpolate", "load_generator", "save_generator"),
     "data.module": ("PairDataModule",),
+    "export": ("export_generator",),
     "inference": ("upscale",),
     "metrics": ("psnr_y", "ssim_y"),
     "networks": ("Discriminator", "RRDBNet", "SRResNet"),

@@ -1,25 +1,34 @@
-"""Weights of generators: reading training checkpoints and weight files, writing slim ones, network interpolation."""
+"""Weights of generators: from files and releases, into slim files, blended with others."""
 
 import copy
+import difflib
 import json
+import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save
 
-from esrgan_lit.networks import UPSAMPLING_STEPS, Generator, RRDBNet, SRResNet
+from esrgan_lit import pretrained
+from esrgan_lit.hub import WEIGHTS
+from esrgan_lit.layouts import Architecture, WeightsError
+from esrgan_lit.networks import Generator, RRDBNet, SRResNet
+from esrgan_lit.weight_files import Weights, read_file
 
 GENERATORS = {"RRDBNet": RRDBNet, "SRResNet": SRResNet}
 
-Architecture = dict[str, Any]
+UNRELATED = 0.9
+"""From this :func:`distance` on, two networks are taken not to share an ancestor.
 
-
-class WeightsError(ValueError):
-    """A file that holds no generator this library can build, or another one than asked for."""
+Measured on RRDB blocks of two published networks, RealSR_DF2K_x4 and RealESRGAN_x4plus_anime_6B, whose first
+convolutions (cosine 0.93) show a common ancestor, and which were trained far from it, on other data with other losses:
+0.81 to 0.83 between blocks of one number, 0.95 to 0.99 between blocks of different numbers.
+``benchmarks/ancestors.py`` measures small networks: 0.50 to 0.86 from a network to what was fine-tuned from it, 0.996
+and more between others.
+"""
 
 
 def build_generator(architecture: Architecture) -> Generator:
@@ -28,64 +37,96 @@ def build_generator(architecture: Architecture) -> Generator:
     name = arguments.pop("name", None)
     if name not in GENERATORS:
         raise WeightsError(f"architecture {name!r} is not known; known are {', '.join(GENERATORS)}")
-    return GENERATORS[name](**arguments)
+    try:
+        return GENERATORS[name](**arguments)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"architecture {architecture} cannot be built: {error}") from error
 
 
-def load_generator(path: str | Path, ema: bool = True) -> Generator:
-    """Load a generator, ready to use.
+def load_generator(source: str | Path, ema: bool = True) -> Generator:
+    """Load a generator, ready to use. What a file is, is read from its content, and its architecture from its shapes.
 
     Args:
-        path: a checkpoint of either stage, a slim ``.safetensors`` file, or a ``.pth`` state dict with BasicSR's or
-            MSRResNet's keys, whose architecture is read from its shapes.
-        ema: take the averaged weights of a training checkpoint that has them, rather than the last ones.
+        source: a checkpoint of either stage; a file of weights (``.safetensors``, ``.pth``, ``.pt``, ``.ckpt``) with
+            the names of BasicSR, of the ESRGAN repository in its new or old form, or of mmagic, bare or wrapped; a
+            folder that ``save_pretrained`` wrote; or a release by its name, such as ``esrgan_x4``.
+        ema: take the averaged weights of a file that has both, rather than the last ones.
 
     Returns:
-        The network in evaluation mode, in float32, on the CPU. Its ``scale`` and ``architecture`` say what it is.
+        The network in evaluation mode, in float32, on the CPU. Its ``scale`` and ``architecture`` say what it is, its
+        ``metadata`` where it comes from.
 
     Raises:
-        WeightsError: when the file holds no generator.
-        FileNotFoundError: when there is no such file.
+        WeightsError: when the file holds no generator, with what it looks like instead.
+        FileNotFoundError: when there is neither such a file nor such a release.
+        FetchError: when a release cannot be downloaded, with what to do.
     """
-    architecture, state = read_weights(path, ema)
-    generator = build_generator(architecture)
-    _load(generator, state, path)
+    weights = read_weights(source, ema)
+    with torch.device("meta"):  # no time for an initialisation that would be overwritten
+        generator = build_generator(weights.architecture)
+    _fill(generator, weights, source)
     return generator.eval()
 
 
-def load_weights_into(generator: Generator, path: str | Path) -> None:
-    """Load a file's weights (averaged ones where it has them) into a generator that was built already.
+def load_weights_into(generator: Generator, source: str | Path) -> None:
+    """Load weights (averaged ones where there are) from what :func:`load_generator` takes into a generator.
 
     Raises:
         WeightsError: when the architectures differ, naming what differs.
     """
-    architecture, state = read_weights(path)
+    weights = read_weights(source)
+    with torch.device("meta"):
+        architecture = build_generator(weights.architecture).architecture  # with the defaults of older files
     differences = differing_fields(architecture, generator.architecture)
     if differences:
         listing = ", ".join(f"{key} is {theirs} in the file and {ours} here" for key, theirs, ours in differences)
         raise WeightsError(
-            f"{path} holds another architecture: {listing}. "
+            f"{source} holds another architecture: {listing}. "
             "Choose the generator that it was trained with (generator=…), or another file"
         )
-    _load(generator, state, path)
+    _fill(generator, weights, source)
 
 
-def save_generator(generator: Generator, path: str | Path, metadata: dict[str, str] | None = None) -> None:
+def read_weights(source: str | Path, ema: bool = True) -> Weights:
+    """Read architecture, state dict and metadata of what :func:`load_generator` takes."""
+    path = Path(source)
+    if path.is_file():
+        return read_file(path, ema)
+    if path.is_dir():
+        if not (path / WEIGHTS).is_file():
+            raise FileNotFoundError(
+                f"{path} is a folder without {WEIGHTS}; give a file, or a folder of save_pretrained"
+            )
+        return read_file(path / WEIGHTS, ema)
+    name = str(source).lower()
+    if name in pretrained.RELEASES:
+        weights = read_file(pretrained.fetch(name), ema)
+        return weights._replace(metadata={**weights.metadata, **pretrained.metadata(name)})
+    near = difflib.get_close_matches(name, pretrained.RELEASES, 1)
+    hint = f"did you mean {near[0]}?" if near else f"known releases are {', '.join(pretrained.RELEASES)}"
+    raise FileNotFoundError(
+        f"{source} is no file, and no release is called so ({hint}); "
+        "give a checkpoint (.ckpt), weights (.safetensors, .pth), or the name of a release"
+    )
+
+
+def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a generator's weights as a slim safetensors file: whole, or not at all.
 
     Args:
         generator: an :class:`RRDBNet` or :class:`SRResNet`.
         path: must end in ``.safetensors``.
-        metadata: further entries for the file's header.
+        metadata: further entries for the file's header, beside those of the generator's own file.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} does not end in .safetensors; name it {path.with_suffix('.safetensors').name}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"architecture": json.dumps(generator.architecture), **(metadata or {})}
+    header = {"architecture": json.dumps(generator.architecture), **generator.metadata, **(metadata or {})}
     state = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
     unfinished = path.with_name(f".{path.name}.partial")
     try:
-        save_file(state, unfinished, header)
+        unfinished.write_bytes(save(state, header))  # with the usual permissions, unlike save_file
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -108,17 +149,58 @@ def interpolate(psnr: Generator, gan: Generator, alpha: float) -> Generator:
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha {alpha} is not in [0, 1]; 0 is the PSNR network, 1 the GAN network")
-    differences = differing_fields(psnr.architecture, gan.architecture)
-    if differences:
-        listing = ", ".join(f"{key} is {first} in one and {second} in the other" for key, first, second in differences)
-        raise WeightsError(f"networks of different architectures cannot be interpolated: {listing}")
-    blended = copy.deepcopy(gan)
-    state = psnr.state_dict()
+    return blend([psnr, gan], [1 - alpha, alpha])
+
+
+def blend(generators: Sequence[Generator], weights: Sequence[float]) -> Generator:
+    """Network interpolation of any number of networks: θ = Σ wᵢ θᵢ over every parameter.
+
+    Args:
+        generators: of one architecture.
+        weights: one for each, none negative, with sum 1 (to 1e-6).
+
+    Returns:
+        A new generator in evaluation mode. Counters (of batch normalisation) are those of the heaviest.
+
+    Raises:
+        ValueError: for other weights.
+        WeightsError: for generators of different architectures, naming what differs.
+    """
+    if len(weights) != len(generators) or not generators:
+        raise ValueError(f"{len(weights)} weights for {len(generators)} networks; give one for each")
+    if not all(weight >= 0 for weight in weights) or not math.isclose(math.fsum(weights), 1, abs_tol=1e-6):
+        raise ValueError(
+            f"weights {', '.join(map(str, weights))} have the sum {math.fsum(weights):g}; "
+            "give numbers of at least 0 whose sum is 1"
+        )
+    for other in generators[1:]:
+        if differences := differing_fields(generators[0].architecture, other.architecture):
+            listing = ", ".join(f"{key} is {one} in one and {two} in the other" for key, one, two in differences)
+            raise WeightsError(f"networks of different architectures cannot be interpolated: {listing}")
+    blended = copy.deepcopy(generators[max(range(len(weights)), key=weights.__getitem__)])
+    blended.metadata = {}
+    states = [generator.state_dict() for generator in generators]
     with torch.no_grad():
         for key, value in blended.state_dict().items():
             if value.is_floating_point():
-                value.copy_((1 - alpha) * state[key] + alpha * value)
+                parts = (weight * state[key] for weight, state in zip(weights, states, strict=True) if weight)
+                value.copy_(sum(parts, torch.zeros_like(value)))
     return blended.eval()
+
+
+def distance(first: Generator, second: Generator) -> float:
+    """How far apart the weights of two networks of one architecture are: ‖a − b‖ / √(‖a‖² + ‖b‖²).
+
+    0 for equal weights, about 1 for networks trained from independent initialisations (whose weights are orthogonal),
+    small where one was fine-tuned from the other. Over the kernels only: the biases are few and close to 0.
+    """
+    apart = together = 0.0
+    other = second.state_dict()
+    for key, value in first.state_dict().items():
+        if value.ndim == 4:
+            apart += float((value.double() - other[key].double()).square().sum())
+            together += float(value.double().square().sum() + other[key].double().square().sum())
+    return math.sqrt(apart / together) if together else 0.0
 
 
 def differing_fields(first: Architecture, second: Architecture) -> list[tuple[str, Any, Any]]:
@@ -129,89 +211,10 @@ def differing_fields(first: Architecture, second: Architecture) -> list[tuple[st
     return [(key, first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)]
 
 
-def read_weights(path: str | Path, ema: bool = True) -> tuple[Architecture, dict[str, Tensor]]:
-    """Read a file's architecture and its generator's state dict (float32, on the CPU)."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; give a checkpoint (.ckpt) or weights (.safetensors, .pth)")
-    if path.suffix == ".safetensors":
-        architecture, state = _read_safetensors(path)
-    else:
-        architecture, state = _read_pickle(path, ema)
-    architecture = architecture or infer_architecture(state, path)
-    return architecture, {key: _as_float32(value) for key, value in state.items()}
-
-
-def infer_architecture(state: dict[str, Tensor], path: Path) -> Architecture:
-    """Read the architecture from the names and shapes of a state dict."""
-    shapes = {key: tuple(value.shape) for key, value in state.items() if isinstance(value, Tensor)}
-    dense, plain = shapes.get("body.0.rdb1.conv1.weight"), shapes.get("body.0.conv1.weight")
-    if not (dense or plain) or "conv_first.weight" not in shapes or "conv_last.weight" not in shapes:
-        held = ", ".join(list(state)[:3]) or "nothing"
-        raise WeightsError(
-            f"{path} holds no generator that is known here (it begins with {held}); give a checkpoint of this "
-            "library, or a state dict with BasicSR's keys (conv_first, body.0.rdb1.conv1 …)"
-        )
-    width, given = shapes["conv_first.weight"][:2]
-    channels = shapes["conv_last.weight"][0]
-    if given != channels:
-        raise WeightsError(
-            f"{path} takes {given} channels and gives {channels}: a network with pixel-unshuffled input, "
-            "which is not read yet; use a ×4 model"
-        )
-    common = {"blocks": 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("body.")), "width": width}
-    if dense:
-        # A single upsampling convolution serves ×2 and ×3 alike; ×2 is by far the more common.
-        scale = {0: 1, 1: 2, 2: 4, 3: 8}[sum(f"conv_up{number}.weight" in shapes for number in (1, 2, 3))]
-        return {
-            "name": "RRDBNet", "scale": scale, **common, "growth": dense[0], "channels": channels, "bicubic_skip": False
-        }  # fmt: skip
-    factors = tuple(
-        round((shapes[f"upconv{number}.weight"][0] / width) ** 0.5)
-        for number in (1, 2, 3)
-        if f"upconv{number}.weight" in shapes
-    )
-    scale = next((scale for scale, steps in UPSAMPLING_STEPS.items() if steps == factors), None)
-    return {
-        "name": "SRResNet", "scale": scale, **common, "channels": channels, "batch_norm": "body.0.bn1.weight" in shapes
-    }  # fmt: skip
-
-
-def _read_safetensors(path: Path) -> tuple[Architecture | None, dict[str, Tensor]]:
+def _fill(generator: Generator, weights: Weights, source: str | Path) -> None:
     try:
-        with safe_open(path, framework="pt") as file:
-            architecture = (file.metadata() or {}).get("architecture")
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is no whole safetensors file ({error}); copy or download it again") from error
-    return (json.loads(architecture) if architecture else None), state
-
-
-def _read_pickle(path: Path, ema: bool) -> tuple[Architecture | None, dict[str, Tensor]]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a file that is none of its own
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path} is no whole PyTorch file ({reason}); copy or download it again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not weights; give a state dict or a checkpoint")
-    if "state_dict" in content:  # a training checkpoint
-        state = content["state_dict"]
-        prefix = "ema." if ema and any(key.startswith("ema.") for key in state) else "generator."
-        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        return content.get("architecture"), state
-    for wrapper in ("params_ema", "params"):
-        if wrapper in content:
-            return None, content[wrapper]
-    return None, content
-
-
-def _load(generator: Generator, state: dict[str, Tensor], path: str | Path) -> None:
-    try:
-        generator.load_state_dict(state)
+        meta = next(generator.parameters()).is_meta
+        generator.load_state_dict(weights.state, assign=meta)
     except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit its architecture: {error}") from error
-
-
-def _as_float32(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value
+        raise WeightsError(f"{source} does not fit its architecture: {error}") from error
+    generator.metadata = weights.metadata

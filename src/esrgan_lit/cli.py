@@ -1,4 +1,4 @@
-"""Commands that use trained networks: ``esrgan-upscale`` and ``esrgan-interpolate``."""
+"""``esrgan-upscale``: enlarge images with a trained network."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from esrgan_lit.checkpoints import interpolate, load_generator, save_generator
+from esrgan_lit.checkpoints import load_generator
 from esrgan_lit.data.images import SUFFIXES, list_images, read_image, save_image
 from esrgan_lit.inference import upscale
 
@@ -60,21 +60,3 @@ def plan_outputs(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
                 raise ValueError(f"{jobs[target]} and {source} would both be written to {target}; rename one of them")
             jobs[target] = source
     return jobs
-
-
-def interpolate_main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``esrgan-interpolate``."""
-    parser = argparse.ArgumentParser(
-        "esrgan-interpolate", description="Blend two generators' weights: (1 - alpha) * PSNR + alpha * GAN."
-    )
-    parser.add_argument("psnr", type=Path, help="checkpoint or weights of the PSNR stage's generator")
-    parser.add_argument("gan", type=Path, help="checkpoint or weights of the GAN stage's generator")
-    parser.add_argument("--alpha", type=float, required=True, help="0 is the PSNR network, 1 the GAN network")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="file to write, NAME.safetensors")
-    options = parser.parse_args(arguments)
-    try:
-        blended = interpolate(load_generator(options.psnr), load_generator(options.gan), options.alpha)
-        save_generator(blended, options.output, {"alpha": str(options.alpha)})
-    except (ValueError, OSError) as error:
-        sys.exit(f"esrgan-interpolate: {error}")
-    print(options.output)

@@ -17,6 +17,8 @@ from torch.nn.modules._functions import SyncBatchNorm
 
 Norm = Literal["global", "per_rank", "none"]
 
+from esrgan_lit.hub import HubFolder
+
 # The factors of the successive upsampling steps for each supported scale.
 UPSAMPLING_STEPS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
 
@@ -36,7 +38,7 @@ def scaled_init_(network: nn.Module, gain: float = 0.1) -> None:
                 nn.init.zeros_(module.bias)
 
 
-class Generator(nn.Module):
+class Generator(HubFolder, nn.Module):
     """What every generator has: an integer ``scale``, its ``architecture``, and its two parts.
 
     ``architecture`` holds the class's name and its constructor's arguments, as plain values; checkpoints keep it.

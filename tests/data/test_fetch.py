@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from esrgan_lit.data import fetch as fetching
@@ -510,7 +511,7 @@ def test_two_at_once_download_once(
 ) -> None:
     offer()
     found: list[dict[str, bytes]] = []
-    held = fetching.FileLock(tmp_path / ".Tiny.lock")
+    held = FileLock(tmp_path / ".Tiny.lock")
     with held:  # both come while a third is at work
         both = [threading.Thread(target=lambda: found.append(contents(fetch_tiny(tmp_path)))) for _ in range(2)]
         for thread in both:

@@ -19,6 +19,7 @@ class Archive(NamedTuple):
         checksum: ``sha256:…`` or ``md5:…`` of the file, or ``images-md5:…`` of what is in it: the MD5 of the images'
             hexadecimal MD5s, one after the other in the order of their names (deepinv's ``calculate_md5_for_folder``).
         source: where these facts were found.
+        called: the file's name, where the address does not end in it.
     """
 
     address: str
@@ -26,11 +27,12 @@ class Archive(NamedTuple):
     size: int | None
     checksum: str | None
     source: str
+    called: str | None = None
 
     @property
     def file_name(self) -> str:
         """What the file is called on disk."""
-        return PurePosixPath(self.address).name
+        return self.called or PurePosixPath(self.address).name
 
 
 class Dataset(NamedTuple):

@@ -1,6 +1,7 @@
 """Downloads that survive: they go on where they stopped, say what is wrong, and never pass a part for the whole."""
 
 import errno
+import hashlib
 import http.client
 import logging
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from esrgan_lit.data.catalogue import Archive
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class FetchError(OSError):
-    """A data set could not be fetched; the message says why and what to do."""
+    """A file could not be fetched; the message says why and what to do."""
 
 
 class UnavailableError(Exception):
@@ -163,7 +165,7 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
     if free < needed:
         raise FetchError(
             f"{purpose} needs {readable_bytes(needed)}, and {folder.absolute()} has {readable_bytes(free)} free; "
-            "make room, or choose another folder with --root"
+            "make room, or choose another folder"
         )
 
 
@@ -176,6 +178,34 @@ def full_disk_is_said(kept: str) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise FetchError(f"the disk is full ({error}). {kept}; make room and run again") from error
+
+
+@contextmanager
+def alone(lock_file: Path) -> Iterator[None]:
+    """Hold a lock that the operating system lets go when the process ends, however it ends."""
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("another process is fetching this (it holds %s); waiting for it", lock_file)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def digest(path: Path, kind: str) -> str:
+    """Checksum of a file, in hexadecimal digits; ``kind`` is md5 or sha256."""
+    checksum, size = hashlib.new(kind, usedforsecurity=False), path.stat().st_size
+    with (
+        path.open("rb") as file,
+        tqdm(desc=f"{kind} of {path.name}", total=size, unit="B", unit_scale=True, disable=size < 1e8) as bar,
+    ):
+        while chunk := file.read(CHUNK):
+            checksum.update(chunk)
+            bar.update(len(chunk))
+    return checksum.hexdigest()
 
 
 def readable_bytes(size: int | None) -> str:

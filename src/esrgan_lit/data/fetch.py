@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import IO, NamedTuple
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from esrgan_lit.data.catalogue import DATASETS, GROUPS, Archive, Dataset
@@ -29,6 +28,8 @@ from esrgan_lit.data.download import (
     CHUNK,
     FetchError,
     UnavailableError,
+    alone,
+    digest,
     download,
     full_disk_is_said,
     readable_bytes,
@@ -122,7 +123,7 @@ def fetch(name: str, root: str | Path, timeout: float = 30.0, attempts: int = 5,
     if _is_there(dataset, folder):
         return folder
     root.mkdir(parents=True, exist_ok=True)
-    with _alone(root / f".{name}.lock"):
+    with alone(root / f".{name}.lock"):
         if _is_there(dataset, folder):  # the process waited for has fetched it
             return folder
         for archive in dataset.archives:
@@ -197,21 +198,6 @@ def _is_there(dataset: Dataset, folder: Path) -> bool:
     return found > 0
 
 
-@contextmanager
-def _alone(lock_file: Path) -> Iterator[None]:
-    """Hold a lock that the operating system lets go when the process ends, however it ends."""
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.warning("another process is fetching this (it holds %s); waiting for it", lock_file)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 # Check and unpack
 
 
@@ -247,36 +233,24 @@ def _lay_out(dataset: Dataset, archive: Archive, path: Path, folder: Path, remed
 def _check_file(archive: Archive, path: Path, remedy: str) -> None:
     kind, _, expected = (archive.checksum or "").partition(":")
     if kind in ("sha256", "md5"):
-        seen = _digest(path, kind)
+        seen = digest(path, kind)
         if seen != expected:
             raise _WrongFileError(
                 f"{path} has {kind} {seen}, the catalogue has {expected}: it is another file. {remedy}"
             )
     elif not kind:
-        log.info("%s has no published checksum; its sha256 is %s", path, _digest(path, "sha256"))
+        log.info("%s has no published checksum; its sha256 is %s", path, digest(path, "sha256"))
 
 
 def _check_images(archive: Archive, path: Path, folder: Path, remedy: str) -> None:
     kind, _, expected = (archive.checksum or "").partition(":")
     if kind == "images-md5":
-        digests = [_digest(image, "md5") for image in sorted(folder.iterdir())]
+        digests = [digest(image, "md5") for image in sorted(folder.iterdir())]
         seen = hashlib.md5("".join(digests).encode(), usedforsecurity=False).hexdigest()
         if seen != expected:
             raise _WrongFileError(
                 f"the images in {path} have {kind} {seen}, the catalogue has {expected}: they are others. {remedy}"
             )
-
-
-def _digest(path: Path, kind: str) -> str:
-    digest, size = hashlib.new(kind, usedforsecurity=False), path.stat().st_size
-    with (
-        path.open("rb") as file,
-        tqdm(desc=f"{kind} of {path.name}", total=size, unit="B", unit_scale=True, disable=size < 1e8) as bar,
-    ):
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            bar.update(len(chunk))
-    return digest.hexdigest()
 
 
 class _Member(NamedTuple):

@@ -1,0 +1,1 @@
+"""The commands' entry points, a module for each subject."""

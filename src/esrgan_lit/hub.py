@@ -1,0 +1,148 @@
+"""Folders as the Hugging Face Hub keeps them: ``model.safetensors``, ``config.json``, a model card (``README.md``)."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors.torch import load_file, save
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+_FIELDS = {
+    "training_data": "Training data",
+    "steps": "Iterations",
+    "metrics": "Metrics",
+    "licence": "Licence",
+    "source": "Source",
+    "experiment": "Experiment",
+    "blend": "Interpolated from",
+    "version": "esrgan_lit",
+}
+
+
+class HubFolder:
+    """What lets a network be written to such a folder, read from one and uploaded; mixed into the generators.
+
+    Attributes:
+        architecture: the class's name and its constructor's arguments, which ``config.json`` holds.
+        metadata: of the file that the weights came from: training data, steps, metrics, licence …
+    """
+
+    architecture: dict[str, Any]
+    metadata: Mapping[str, str] = {}
+
+    def save_pretrained(self, folder: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
+        """Write weights, configuration and model card into a folder; returns it.
+
+        Args:
+            folder: made if it does not exist; a file in it is replaced whole.
+            metadata: for the card and the weights' header, beside what the network's own file said.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        assert isinstance(self, torch.nn.Module)
+        metadata = {**self.metadata, **(metadata or {})}
+        state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
+        header = {"format": "pt", "architecture": json.dumps(self.architecture), **metadata}
+        contents = {
+            WEIGHTS: lambda path: path.write_bytes(save(state, header)),
+            CONFIG: lambda path: path.write_text(json.dumps(self.architecture, indent=2) + "\n"),
+            CARD: lambda path: path.write_text(model_card(self.architecture, metadata)),
+        }
+        for name, write in contents.items():
+            unfinished = folder / f".{name}.partial"
+            try:
+                write(unfinished)
+                os.replace(unfinished, folder / name)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        return folder
+
+    def push_to_hub(self, repository: str, metadata: Mapping[str, str] | None = None, private: bool = False) -> str:
+        """Upload what :meth:`save_pretrained` writes; returns the address of the commit.
+
+        Args:
+            repository: ``user/name``; made if it does not exist.
+            metadata: as of :meth:`save_pretrained`.
+            private: whether a repository that is made is private.
+        """
+        from tempfile import TemporaryDirectory
+
+        hub = _huggingface_hub()
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, metadata)
+            api = hub.HfApi()
+            api.create_repo(repository, private=private, exist_ok=True)
+            return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload generator"))
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, revision: str | None = None) -> Self:
+        """Read a network from a folder of :meth:`save_pretrained`, or from the Hub.
+
+        Args:
+            source: a folder, or ``user/name`` on the Hub, which is downloaded once and cached.
+            revision: branch, tag or commit on the Hub.
+
+        Returns:
+            The network in evaluation mode, in float32, on the CPU.
+
+        Raises:
+            ValueError: when it holds another class of network, or weights that do not fit their configuration.
+        """
+        folder = Path(source)
+        if not folder.is_dir():
+            hub = _huggingface_hub()
+            folder = Path(hub.snapshot_download(str(source), revision=revision, allow_patterns=[WEIGHTS, CONFIG]))
+        for name in (WEIGHTS, CONFIG):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} has no {name}; give a folder of save_pretrained, or user/name")
+        arguments = json.loads((folder / CONFIG).read_text())
+        name = arguments.pop("name", cls.__name__)
+        if name != cls.__name__:
+            raise ValueError(f"{source} holds an {name}, not an {cls.__name__}; use {name}.from_pretrained")
+        try:
+            network = cls(**arguments)
+            assert isinstance(network, torch.nn.Module)
+            network.load_state_dict(
+                {key: value.float() if value.is_floating_point() else value for key, value in _load(folder).items()}
+            )
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(f"{source} does not fit its {CONFIG}: {error}") from error
+        return network.eval()
+
+
+def model_card(architecture: Mapping[str, Any], metadata: Mapping[str, str]) -> str:
+    """The text of a model card: what the network is, where it comes from, how it is used."""
+    name, scale = architecture["name"], architecture["scale"]
+    licence = metadata.get("licence")
+    front = ["library_name: esrgan_lit", "pipeline_tag: image-to-image", "tags: [super-resolution, esrgan]"]
+    front += [f"license: other\nlicense_name: {json.dumps(licence)}"] if licence else []
+    rows = [f"| {key} | {value} |" for key, value in architecture.items()]
+    rows += [f"| {title} | {metadata[key]} |" for key, title in _FIELDS.items() if metadata.get(key)]
+    unknown = [title for key, title in _FIELDS.items() if key in ("training_data", "licence") and key not in metadata]
+    remark = f"\n{' and '.join(unknown)} are not stated by the file that the weights came from.\n" if unknown else ""
+    return (
+        "---\n" + "\n".join(front) + f"\n---\n\n# {name}, ×{scale}\n\n"
+        f"A generator of ESRGAN (Wang et al. 2018): enlarges RGB images {scale} times.\n\n"
+        "| | |\n|---|---|\n" + "\n".join(rows) + f"\n{remark}\n"
+        "```python\n"
+        f"from esrgan_lit import {name}, upscale\n\n"
+        f'generator = {name}.from_pretrained("user/name")\n'
+        "image = upscale(low_res, generator)  # uint8 RGB (height, width, 3)\n"
+        "```\n"
+    )
+
+
+def _load(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / WEIGHTS)
+
+
+def _huggingface_hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError("the Hugging Face Hub needs huggingface_hub: pip install 'esrgan_lit[hub]'") from error
+    return huggingface_hub
