@@ -7,12 +7,16 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
-    {"resize", "data.demo", "data.catalogue"},
+    {"resize", "data.demo", "data.catalogue", "pictures", "evaluation.published"},
     {"networks", "losses", "metrics", "data.images", "data.download"},
-    {"data.store", "data.pairs", "data.fetch", "checkpoints", "inference"},
+    {"data.store", "data.pairs", "data.fetch", "checkpoints", "inference", "niqe"},
+    {"scores"},
     {"data.module", "data.forensics", "stages", "monitoring", "compare", "cli"},
-    {"data.doctor", "train"},
-    {"data.cli"},
+    {"data.doctor", "train", "evaluation.testsets", "evaluation.methods"},
+    {"data.cli", "evaluation.run"},
+    {"evaluation.report"},
+    {"evaluation.page"},
+    {"evaluation.app"},
 ]
 
 
