@@ -1,8 +1,8 @@
 """Fidelity metrics as the super-resolution literature computes them.
 
 All take (batch, 3, height, width) RGB in [0, 1], round it to 8 bits as saving would, shave its border, and give one
-float64 value per image. A figure is the mean of per-image values (of RMSE, the root of the mean square, as PIRM has it).
-PSNR on RGB reads about 2 dB lower than on luma.
+float64 value per image. A figure is the mean of per-image values; of RMSE it is the root of the mean square, as PIRM
+has it. PSNR on RGB reads about 2 dB lower than on luma.
 """
 
 import torch

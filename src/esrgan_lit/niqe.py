@@ -81,7 +81,7 @@ def features(image: Tensor) -> Tensor:
 
 
 def _distance(found: Tensor, pristine: Pristine) -> Tensor:
-    """Distance of the two Gaussians. Blocks without variation have no features: NaN, left out as MATLAB's nanmean does."""
+    """Distance of the two Gaussians. Flat blocks have no features: NaN, left out as by MATLAB's nanmean and nancov."""
     whole = found[~found.isnan().any(1)]
     if len(whole) < 2:
         return torch.tensor(torch.nan, dtype=torch.float64)

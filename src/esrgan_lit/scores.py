@@ -183,8 +183,13 @@ def _lpips(scale: int, options: MetricOptions) -> Metric:
     network = options.lpips_network
     if network not in files:
         raise ValueError(f"metrics.lpips_network {network!r} is not known; use one of {', '.join(files)}")
-    build = partial(LearnedPerceptualImagePatchSimilarity, net_type=network, normalize=True)
-    metric, digest = _with_imagenet_weights(build, files[network].url, options.lpips_weights, "metrics.lpips_weights")
+    build = partial(LearnedPerceptualImagePatchSimilarity, normalize=True)
+    metric, digest = _with_imagenet_weights(
+        lambda: build(network),  # pyright: ignore[reportArgumentType] (checked above)
+        files[network].url,
+        options.lpips_weights,
+        "metrics.lpips_weights",
+    )
     net = metric.net.eval().requires_grad_(False)
 
     def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:

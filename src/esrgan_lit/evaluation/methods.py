@@ -115,9 +115,10 @@ def read_network(path: str | Path) -> tuple[nn.Module, int]:
 
 
 def name_sources(given: str | Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:
-    """{name: path} of one path, several, or a mapping; names are as much of the paths' ends as tells them apart.
+    """{name: path} of one path, several, or a mapping.
 
-    ``checkpoints`` is left out of names: ``runs/a/checkpoints/best.ckpt`` beside ``runs/b/…`` are ``a/best``, ``b/best``.
+    Names are as much of the paths' ends as tells them apart, without ``checkpoints``: ``runs/a/checkpoints/best.ckpt``
+    beside ``runs/b/…`` are ``a/best`` and ``b/best``.
     """
     if given is None:
         return {}

@@ -130,7 +130,7 @@ def markdown(reports: Sequence[SetReport], absent: Mapping[str, str], sources: M
     parts = ["# Evaluation", "", *(f"- {name}: {source}" for name, source in sources.items()), ""]
     for report in reports:
         parts += [f"## {report.test_set.name}", "", f"{len(report.results)} images; {report.test_set.origin}.", ""]
-        parts += _markdown_table("method", report.figures, report) + [""]
+        parts += [*_markdown_table("method", report.figures, report), ""]
         if report.literature:
             head = ["model", "metric", "published", *report.methods, "protocol and source"]
             parts += ["Beside the literature, ours and the difference:", "", _row(head), _row(["---"] * len(head))]
@@ -148,7 +148,7 @@ def markdown(reports: Sequence[SetReport], absent: Mapping[str, str], sources: M
             for image, row in report.results.items()
             for method, result in row.items()
         }
-        parts += _markdown_table("image | method", rows, report) + [""]
+        parts += [*_markdown_table("image | method", rows, report), ""]
         parts += [f"- {note}" for note in report.notes] + [""] * bool(report.notes)
     parts += ["## Protocols", ""]
     parts += [f"- **{metric.title}**: {metric.protocol}." for metric in metrics]
@@ -231,7 +231,7 @@ def draw_case(shown: Shown, values: Mapping[str, str], path: Path) -> None:
     for number, (top, left) in enumerate(shown.places):
         box = plt.Rectangle((left, top), shown.side, shown.side, fill=False, edgecolor="red", linewidth=1.5)
         axes[0][0].add_patch(box)
-        axes[0][0].text(left + 4, top + 4, str(number + 1), color="red", fontsize=8, va="top")
+        axes[0][0].text(left + 4, top + 4, str(number + 1), color="red", fontsize=11, weight="bold", va="top")
         for axis, (name, image) in zip(axes[number][1:], images.items(), strict=True):
             axis.imshow(image[top : top + shown.side, left : left + shown.side], interpolation="nearest")
             if not number:

@@ -89,7 +89,7 @@ def fit(output: np.ndarray, truth: np.ndarray, low_res: np.ndarray, scale: int) 
 
 
 def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Degradation, root: str | Path) -> list[TestSet]:
-    """Find and check the images of all sets: everything that can be wrong with files is said here, before time is spent.
+    """Find and check the images of all sets: what is wrong with files is said here, before time is spent.
 
     Args:
         settings: name of a set → its ``hr`` folder or its name in the ``catalogue``, and optionally its ``lr`` folder
@@ -173,18 +173,18 @@ def _partners(truths: Mapping[str, Path], folder: str | Path | None, what: str) 
 def _check_sizes(sets: Sequence[TestSet]) -> None:
     """Decode every file once, in parallel, and refuse sizes that do not belong together."""
     paths = dict.fromkeys(_files(case for test_set in sets for case in test_set.cases))
+    faults: list[str] = []
 
-    def size(path: Path) -> tuple[int, int] | OSError:
+    def size(path: Path) -> tuple[int, ...]:
         try:
-            height, width = read_image(path).shape[:2]
+            return read_image(path).shape[:2]
         except OSError as error:
-            return error
-        return height, width
+            faults.append(str(error))
+            return (0, 0)
 
     with ThreadPoolExecutor() as pool:
         bar = tqdm(pool.map(size, paths), "checking images", len(paths), unit="image")
         sizes = dict(zip(paths, bar, strict=True))
-    faults = [str(error) for error in sizes.values() if isinstance(error, OSError)]
     if faults:
         raise ValueError(f"{len(faults)} images cannot be decoded:\n  " + "\n  ".join(faults[:10]))
     for test_set in sets:
