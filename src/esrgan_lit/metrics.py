@@ -22,6 +22,17 @@ def luma(images: Tensor) -> Tensor:
     return 16 + torch.einsum("bchw,c->bhw", levels, weights).unsqueeze(1)
 
 
+@torch.no_grad()
+def rounded_luma(images: Tensor) -> Tensor:
+    """The same, rounded half up to whole levels as MATLAB does with uint8 images.
+
+    In whole numbers: a sum of fractions would fall to one side or the other of a half by the order it is taken in.
+    """
+    red, green, blue = _levels(images).unbind(1)
+    thousandths = 65_481 * red + 128_553 * green + 24_966 * blue
+    return 16 + ((thousandths + 127_500) / 255_000).floor().unsqueeze(1)
+
+
 def psnr_y(output: Tensor, truth: Tensor, border: int) -> Tensor:
     """PSNR of the luma in dB (∞ for equal images), one per image.
 
@@ -61,7 +72,7 @@ def rmse(output: Tensor, truth: Tensor, border: int) -> Tensor:
 
     The figure of a set is the root of the mean of their squares. Arguments as of `psnr_y`.
     """
-    error = _shaved_luma(output, border).round() - _shaved_luma(truth, border).round()
+    error = rounded_luma(_shaved(output, border)) - rounded_luma(_shaved(truth, border))
     return error.square().mean((1, 2, 3)).sqrt()
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
 
-from esrgan_lit.metrics import luma
+from esrgan_lit.metrics import rounded_luma
 from esrgan_lit.resize import resize
 
 BLOCK = 96
@@ -60,7 +60,7 @@ def niqe(images: Tensor, pristine: Pristine, border: int) -> Tensor:
         border: pixels to shave off each side. PIRM 2018 and BasicSR shave the scale factor, the original does not.
     """
     height, width = images.shape[-2:]
-    shaved = luma(images[..., border : height - border, border : width - border]).round().squeeze(1)
+    shaved = rounded_luma(images[..., border : height - border, border : width - border]).squeeze(1)
     # One after the other: the statistics of a large image take memory.
     return torch.stack([_distance(features(image), pristine) for image in shaved.cpu()]).to(images.device)
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -233,7 +232,7 @@ def _ma(scale: int, options: MetricOptions) -> Metric:
         images = _rounded(output[..., border : height - border, border : width - border]).cpu()
         return torch.cat([network(image[None]).flatten() for image in images]).double().to(output.device)
 
-    protocol = f"Ma et al. 2017 (NRQM) of pyiqa {version('pyiqa')}, on RGB of 8-bit images, {shaved}"
+    protocol = f"Ma et al. 2017 (NRQM) of pyiqa {pyiqa.__version__}, on RGB of 8-bit images, {shaved}"
     return Metric("ma", "Ma", protocol, True, 3, score)
 
 

@@ -84,7 +84,7 @@ def prepare(config: DictConfig) -> Plan:
 
 def set_settings(settings: Mapping[str, Any], finished: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The test sets asked for: those of ``sets`` and the one of ``hr``, each with the finished images."""
-    sets = {name: dict(setting) for name, setting in settings["sets"].items()}
+    sets = {name: dict(setting) for name, setting in (settings["sets"] or {}).items()}
     if settings["hr"] is not None:
         path = Path(settings["hr"])
         name = path.parent.name if path.name.upper() in ("HR", "GT") and path.parent.name else path.stem
