@@ -29,7 +29,7 @@ _RGB_SSIM = f"{_RGB}; of another form of SSIM than here, by about 0.015 on Set5"
 _README = "xinntao/ESRGAN, README.md"
 _MMAGIC = "open-mmlab/mmagic, configs/esrgan/README.md"
 _REPORTED = "reported for RRDB_ESRGAN_x4.pth in the literature after the paper; first source not verified"
-_SETS = ("Set5", "Set14", "BSD100", "Urban100")
+_SETS: tuple[str, ...] = ("Set5", "Set14", "BSD100", "Urban100")
 
 
 def _on_y(model: str, *figures: tuple[float, float]) -> tuple[Table, Table]:
@@ -40,7 +40,7 @@ def _on_y(model: str, *figures: tuple[float, float]) -> tuple[Table, Table]:
 
 def _on_rgb(model: str, *figures: tuple[float, float]) -> tuple[Table, Table]:
     """PSNR and SSIM on RGB from mmagic's table, in the order of its rows."""
-    names = ("Set5", "Set14", "DIV2K-valid")
+    names: tuple[str, ...] = ("Set5", "Set14", "DIV2K-valid")
     psnr, ssim = (dict(zip(names, column, strict=True)) for column in zip(*figures, strict=True))
     return Table(model, "psnr_rgb", _RGB, _MMAGIC, psnr), Table(model, "ssim_rgb", _RGB_SSIM, _MMAGIC, ssim)
 

@@ -256,7 +256,7 @@ def draw_plane(report: SetReport, path: Path) -> str | None:
     if not points:
         return f"the perception-distortion plane needs a method that has RMSE and {perceptual.title} on every image"
     plt = pyplot()
-    figure, axis = plt.subplots(figsize=(7.5, 5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
     right = max(PIRM_REGIONS[-1] + 1, *(1.05 * x for x, _ in points.values()))
     left = min(PIRM_REGIONS[0] - 2, *(0.95 * x for x, _ in points.values()))
     for number, (start, end) in enumerate(zip((left, *PIRM_REGIONS), PIRM_REGIONS, strict=False), 1):
@@ -264,9 +264,10 @@ def draw_plane(report: SetReport, path: Path) -> str | None:
         where = (max(start, left) + end) / 2
         axis.text(where, 0.99, f"{number}", transform=axis.get_xaxis_transform(), ha="center", va="top", fontsize=9)
         axis.axvline(end, color="tab:blue", linewidth=0.7)
-    for method, (x, y) in points.items():
-        axis.plot(x, y, "o", label=method)
-        axis.annotate(method, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    # Colours and markers of different periods, and names beside the plane: the points of a sweep lie close together.
+    for number, (method, (x, y)) in enumerate(points.items()):
+        axis.plot(x, y, "osD^vP*X"[number % 8], color=f"C{number % 10}", label=method)
+    figure.legend(loc="outside right upper", fontsize=8)
     axis.set(xlim=(left, right), xlabel="RMSE (distortion; less is better)")
     axis.set_ylabel(f"{perceptual.title} (perception; less is better)")
     axis.set_title(f"{report.test_set.name}; regions of PIRM 2018: RMSE ≤ 11.5, 12.5, 16", fontsize=10)
