@@ -30,6 +30,7 @@ _README = "xinntao/ESRGAN, README.md"
 _MMAGIC = "open-mmlab/mmagic, configs/esrgan/README.md"
 _REPORTED = "reported for RRDB_ESRGAN_x4.pth in the literature after the paper; first source not verified"
 _SETS: tuple[str, ...] = ("Set5", "Set14", "BSD100", "Urban100")
+_RGB_SETS: tuple[str, ...] = ("Set5", "Set14", "DIV2K-valid")
 
 
 def _on_y(model: str, *figures: tuple[float, float]) -> tuple[Table, Table]:
@@ -40,8 +41,7 @@ def _on_y(model: str, *figures: tuple[float, float]) -> tuple[Table, Table]:
 
 def _on_rgb(model: str, *figures: tuple[float, float]) -> tuple[Table, Table]:
     """PSNR and SSIM on RGB from mmagic's table, in the order of its rows."""
-    names: tuple[str, ...] = ("Set5", "Set14", "DIV2K-valid")
-    psnr, ssim = (dict(zip(names, column, strict=True)) for column in zip(*figures, strict=True))
+    psnr, ssim = (dict(zip(_RGB_SETS, column, strict=True)) for column in zip(*figures, strict=True))
     return Table(model, "psnr_rgb", _RGB, _MMAGIC, psnr), Table(model, "ssim_rgb", _RGB_SSIM, _MMAGIC, ssim)
 
 
