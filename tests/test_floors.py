@@ -7,14 +7,17 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
-    {"resize", "hub", "data.demo", "data.catalogue"},
+    {"resize", "hub", "plots", "data.demo", "data.catalogue", "evaluation.published"},
     {"networks", "losses", "metrics", "data.images", "data.download"},
-    {"data.store", "data.pairs", "data.fetch", "layouts", "pretrained", "inference", "optimization", "interruption"},
+    {"data.store", "data.pairs", "data.fetch", "layouts", "pretrained", "inference", "niqe"},
+    {"optimization", "interruption", "scores"},
     {"weight_files", "data.module", "data.forensics", "diagnosis", "monitoring"},
     {"checkpoints", "data.doctor"},
-    {"stages", "compare", "export", "cli"},
-    {"train", "commands.weights"},
-    {"data.cli"},
+    {"stages", "compare", "export", "cli", "evaluation.testsets", "evaluation.methods"},
+    {"train", "commands.weights", "evaluation.run"},
+    {"data.cli", "evaluation.report"},
+    {"evaluation.page"},
+    {"evaluation.app"},
 ]
 
 

@@ -12,7 +12,7 @@ from esrgan_lit import imresize
 from esrgan_lit.data.images import read_image
 from esrgan_lit.data.pairs import crop_to_multiple
 from esrgan_lit.inference import to_batch
-from esrgan_lit.metrics import luma, psnr_y, ssim_y
+from esrgan_lit.metrics import consistency, luma, psnr_rgb, psnr_y, rmse, ssim_rgb, ssim_y
 
 
 def matlab_luma(image: np.ndarray) -> np.ndarray:
@@ -26,11 +26,7 @@ def test_luma_is_matlabs_studio_range() -> None:
     np.testing.assert_allclose(luma(to_batch(image))[0, 0], matlab_luma(image.astype(float)), atol=1e-9)
 
 
-def test_psnr_and_ssim_are_their_formulas() -> None:
-    first, second = make_photograph(40, 50, 1), make_photograph(40, 50, 2)
-    x, y = (matlab_luma(image.astype(float))[4:-4, 4:-4] for image in (first, second))
-    psnr = 10 * np.log10(255**2 / np.mean((x - y) ** 2))
-
+def matlab_ssim(x: np.ndarray, y: np.ndarray) -> float:
     window = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
     window /= window.sum()
 
@@ -41,10 +37,33 @@ def test_psnr_and_ssim_are_their_formulas() -> None:
     var_x, var_y, cov = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     ssim = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    return ssim.mean()
 
+
+def test_psnr_ssim_and_rmse_are_their_formulas() -> None:
+    first, second = make_photograph(40, 50, 1), make_photograph(40, 50, 2)
     pair = to_batch(first), to_batch(second)
-    assert psnr_y(*pair, 4).item() == pytest.approx(psnr, abs=1e-9)
-    assert ssim_y(*pair, 4).item() == pytest.approx(ssim.mean(), abs=1e-9)
+    colour = [image.astype(float)[4:-4, 4:-4] for image in (first, second)]
+    x, y = (matlab_luma(image) for image in colour)
+    assert psnr_y(*pair, 4).item() == pytest.approx(10 * np.log10(255**2 / np.mean((x - y) ** 2)), abs=1e-9)
+    assert ssim_y(*pair, 4).item() == pytest.approx(matlab_ssim(x, y), abs=1e-9)
+    weights = np.array([65481, 128553, 24966])  # MATLAB's rgb2ycbcr of uint8 gives uint8
+    x8, y8 = ((image.astype(np.int64) @ weights + 127500) // 255000 for image in colour)
+    assert rmse(*pair, 4).item() == pytest.approx(np.sqrt(np.mean((x8 - y8) ** 2)), abs=1e-9)
+    mse = np.mean((colour[0] - colour[1]) ** 2)
+    assert psnr_rgb(*pair, 4).item() == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-9)
+    channels = [matlab_ssim(colour[0][..., channel], colour[1][..., channel]) for channel in range(3)]
+    assert ssim_rgb(*pair, 4).item() == pytest.approx(np.mean(channels), abs=1e-9)
+
+
+def test_an_output_is_consistent_when_it_shrinks_to_its_low_resolution_image() -> None:
+    truth = make_photograph(40, 48, 4)
+    low_res = imresize(truth, 1 / 4)
+    assert consistency(to_batch(truth), to_batch(low_res)).isinf()
+    brighter = np.minimum(truth, 245) + 10
+    error = imresize(brighter.astype(np.uint8), 1 / 4).astype(float) - low_res
+    expected = 10 * np.log10(255**2 / np.mean(error**2))
+    assert consistency(to_batch(brighter), to_batch(low_res)).item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_outputs_are_rounded_as_saving_would() -> None:

@@ -17,6 +17,7 @@ from esrgan_lit.data.pairs import crop_to_multiple
 from esrgan_lit.inference import to_batch, upscale
 from esrgan_lit.metrics import PROTOCOL, gradient_energy, psnr_y, ssim_y
 from esrgan_lit.networks import Generator
+from esrgan_lit.plots import most_different, pyplot
 from esrgan_lit.resize import imresize
 
 ALPHAS = (0.2, 0.4, 0.6, 0.8)
@@ -41,13 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", nargs="+", help="high-resolution files or folders (default: the demo's held-out)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for table and pictures")
     options = parser.parse_args(arguments)
-    _pyplot()  # says at once if matplotlib is missing
     try:
+        pyplot()  # says at once if matplotlib is missing
         psnr, gan = load_generator(options.psnr), load_generator(options.gan)
         methods = make_methods(psnr, gan)
         paths = list_images(options.images or demo.photographs("held_out"), "--images")
         truths = {path.name: crop_to_multiple(read_image(path), psnr.scale) for path in paths}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"esrgan-compare: {error}")
     outputs = run_methods(methods, truths, psnr.scale)
     scores = {name: score(images, truths, psnr.scale) for name, images in outputs.items()}
@@ -122,7 +123,7 @@ def draw_comparison(
 ) -> None:
     """Draw a row per photograph: the photograph, then the crop in which GAN stage and bicubic differ most."""
     columns = ["bicubic", "PSNR stage", f"α = {ALPHAS[-1]}", "GAN stage"]
-    figure, axes = _pyplot().subplots(
+    figure, axes = pyplot().subplots(
         len(truths),
         2 + len(columns),
         figsize=(2.4 * (2 + len(columns)), 2.7 * len(truths)),
@@ -142,17 +143,7 @@ def draw_comparison(
     for axis in axes.flat:
         axis.set_axis_off()
     figure.savefig(path, dpi=110)
-    _pyplot().close(figure)
-
-
-def most_different(first: np.ndarray, second: np.ndarray, side: int) -> tuple[int, int]:
-    """Top and left of the square window in which two images differ most, on a grid of a quarter of its side."""
-    error = ((first.astype(np.float64) - second) ** 2).mean(2)
-    windows = np.lib.stride_tricks.sliding_window_view(error, (min(side, len(error)), min(side, error.shape[1])))
-    step = max(1, side // 4)
-    sums = windows[::step, ::step].sum((2, 3))
-    top, left = np.unravel_index(sums.argmax(), sums.shape)
-    return int(top) * step, int(left) * step
+    pyplot().close(figure)
 
 
 def logs_of(checkpoint: Path) -> list[Path]:
@@ -163,7 +154,7 @@ def logs_of(checkpoint: Path) -> list[Path]:
 
 def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
     """Draw every logged loss term and validation PSNR over the iterations, a column per run (given as its logs)."""
-    figure, axes = _pyplot().subplots(2, len(runs), figsize=(6 * len(runs), 6.5), squeeze=False, layout="constrained")
+    figure, axes = pyplot().subplots(2, len(runs), figsize=(6 * len(runs), 6.5), squeeze=False, layout="constrained")
     for (terms, validation), logs in zip(axes.T, runs, strict=True):
         for name, points in read_curves(logs).items():
             iterations, values = zip(*points, strict=True)
@@ -179,7 +170,7 @@ def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
             axis.grid(alpha=0.3)
             axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
-    _pyplot().close(figure)
+    pyplot().close(figure)
 
 
 def running_mean(values: Sequence[float], reach: int = 10) -> list[float]:
@@ -203,14 +194,3 @@ def read_curves(logs: Sequence[Path]) -> dict[str, list[tuple[int, float]]]:
                 if value and "/" in name:
                     curves.setdefault(name, []).append((int(row["step"]), float(value)))
     return curves
-
-
-def _pyplot():  # noqa: ANN202 (a module that is only there with the extra)
-    try:
-        import matplotlib
-    except ImportError:
-        sys.exit("esrgan-compare: pictures need matplotlib: pip install 'esrgan_lit[demo]'")
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    return plt

@@ -239,6 +239,15 @@ _ALL = (
     ),
 )
 
+# Not a set of images: what `esrgan_lit.scores` needs for NIQE. The same numbers as in the original MATLAB release.
+NIQE_PARAMETERS = Archive(
+    "https://raw.githubusercontent.com/XPixelGroup/BasicSR/master/basicsr/metrics/niqe_pris_params.npz",
+    inside="",
+    size=11_850,
+    checksum="sha256:2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
+    source="XPixelGroup/BasicSR, basicsr/metrics; size and SHA-256 of the file itself",
+)
+
 DATASETS = {dataset.name: dataset for dataset in _ALL}
 
 GROUPS = {

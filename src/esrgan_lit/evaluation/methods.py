@@ -1,0 +1,186 @@
+"""What is evaluated: networks, blends of two, bicubic. Finished images belong to a test set and are opened with it."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from esrgan_lit.checkpoints import WeightsError, interpolate, load_generator
+from esrgan_lit.inference import generate, to_batch, to_image
+from esrgan_lit.resize import imresize
+from esrgan_lit.scores import file_digest
+
+BICUBIC = "bicubic"
+
+
+class OutputError(RuntimeError):
+    """A method gave no image."""
+
+
+class Method(NamedTuple):
+    """Something that enlarges images.
+
+    Attributes:
+        name: in tables.
+        source: what it is, for the report.
+        fingerprint: changes whenever its outputs could.
+        enlarge: uint8 RGB (height, width, 3) → uint8 RGB, scale times larger; OutputError or RuntimeError where it
+            cannot.
+    """
+
+    name: str
+    source: str
+    fingerprint: str
+    enlarge: Callable[[np.ndarray], np.ndarray]
+
+
+def bicubic(scale: int) -> Method:
+    """MATLAB's bicubic interpolation."""
+    return Method(BICUBIC, "MATLAB's bicubic imresize", f"bicubic {scale}", lambda image: imresize(image, scale))
+
+
+def network(name: str, path: str | Path, scale: int, device: torch.device) -> Method:
+    """A network from a file: of this library, with BasicSR's names, or anything that spandrel reads.
+
+    Raises:
+        WeightsError: when nothing can read it, or it enlarges by another factor.
+        FileNotFoundError: when there is no such file.
+    """
+    model, found = read_network(path)
+    if found != scale:
+        raise WeightsError(f"{path} enlarges {found} times, but scale is {scale}; give scale={found} or leave it out")
+    digest = file_digest(Path(path))
+    return Method(name, str(path), f"{digest} on {device.type}", _Enlarger(model.to(device), device))
+
+
+def sweep(psnr: str | Path, gan: str | Path, alphas: Sequence[float], scale: int, device: torch.device) -> list[Method]:
+    """α sweep of two networks: by their weights (Wang et al. 2018, Eq. 4) and by their outputs.
+
+    Outputs are blended as the 8-bit images that they are saved as. At α = 0 and 1 both are the network itself.
+
+    Raises:
+        WeightsError: when the two are of different architectures, or cannot be read.
+        ValueError: for an α outside [0, 1].
+    """
+    ends = load_generator(psnr), load_generator(gan)
+    for path, end in zip((psnr, gan), ends, strict=True):
+        if end.scale != scale:
+            raise WeightsError(f"{path} enlarges {end.scale} times, but scale is {scale}; give scale={end.scale}")
+    run_psnr, run_gan = (_Enlarger(end.to(device), device) for end in ends)
+    pair = f"{file_digest(Path(psnr))} {file_digest(Path(gan))} on {device.type}"
+    methods = []
+    for alpha in alphas:
+        blend = _Enlarger(interpolate(ends[0], ends[1], alpha).to(device), device)
+        inside = 0 < alpha < 1
+        name = f"α = {alpha:g}" + (" (networks)" if inside else "")
+        source = f"(1 − α) · {psnr} + α · {gan}"
+        methods.append(Method(name, f"weights: {source}", f"networks {alpha} {pair}", blend))
+        if inside:
+            mix = _Mixture(run_psnr, run_gan, alpha)
+            methods.append(Method(f"α = {alpha:g} (images)", f"outputs: {source}", f"images {alpha} {pair}", mix))
+    return methods
+
+
+def read_network(path: str | Path) -> tuple[nn.Module, int]:
+    """A network in evaluation mode, and its scale factor.
+
+    Raises:
+        WeightsError: when neither this library nor spandrel can read the file.
+        FileNotFoundError: when there is no such file.
+    """
+    try:
+        generator = load_generator(path)
+    except WeightsError as ours:
+        try:
+            import spandrel
+        except ImportError:
+            raise WeightsError(
+                f"{ours}. Weights of other architectures are read with spandrel: pip install 'esrgan_lit[spandrel]'"
+            ) from ours
+        try:
+            described = spandrel.ModelLoader(device="cpu").load_from_file(Path(path))
+        except Exception as theirs:  # whatever the file makes pickle, torch or one of forty architectures raise
+            reason = str(theirs).splitlines()[0] if str(theirs) else type(theirs).__name__
+            raise WeightsError(f"{ours}; nor can spandrel read it: {reason}") from theirs
+        if not isinstance(described, spandrel.ImageModelDescriptor):
+            raise WeightsError(
+                f"{path} holds a {described.architecture.name}, which takes more than an image"
+            ) from ours
+        return _Described(described), described.scale
+    return generator, generator.scale
+
+
+def name_sources(given: str | Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:
+    """{name: path} of one path, several, or a mapping.
+
+    Names are as much of the paths' ends as tells them apart, without ``checkpoints``: ``runs/a/checkpoints/best.ckpt``
+    beside ``runs/b/…`` are ``a/best`` and ``b/best``.
+    """
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        return {str(name): str(path) for name, path in given.items()}
+    paths = list(dict.fromkeys([given] if isinstance(given, str) else map(str, given)))
+    parts = [
+        [part for part in Path(path).with_suffix("").parts if part not in ("checkpoints", "/", "..")] for path in paths
+    ]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return dict(zip(names, paths, strict=True))
+    return {path: path for path in paths}
+
+
+def digest_image(image: np.ndarray) -> str:
+    """SHA-256 of an image's size and pixels."""
+    return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+class _Enlarger:
+    """Runs a network, and keeps the last output: blends of outputs ask for the same image again and again."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.model = model
+        self.device = device
+        self.last: tuple[str, np.ndarray] | None = None
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        digest = digest_image(image)
+        if self.last is None or self.last[0] != digest:
+            output = generate(self.model, to_batch(image).to(self.device))
+            wrong = 1 - output.isfinite().float().mean().item()
+            if wrong:
+                raise OutputError(
+                    f"{wrong:.2%} of its output is NaN or infinite; such weights overflowed, in training or in float16"
+                )
+            self.last = digest, to_image(output)
+        return self.last[1]
+
+
+class _Mixture:
+    """Image interpolation: the same weighted mean as of networks, of two outputs' pixels."""
+
+    def __init__(self, psnr: _Enlarger, gan: _Enlarger, alpha: float) -> None:
+        self.psnr = psnr
+        self.gan = gan
+        self.alpha = alpha
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        blend = (1 - self.alpha) * self.psnr(image).astype(np.float64) + self.alpha * self.gan(image)
+        return np.floor(blend + 0.5).astype(np.uint8)
+
+
+class _Described(nn.Module):
+    """A network of spandrel's, which pads and crops as its architecture needs."""
+
+    def __init__(self, described: Any) -> None:
+        super().__init__()
+        self.model = described.model
+        self.described = described
+
+    def forward(self, low_res: Tensor) -> Tensor:
+        return self.described(low_res)
