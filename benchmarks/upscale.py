@@ -174,9 +174,7 @@ def centres(paths: list[Path], side: int) -> list[np.ndarray]:
     """Squares from the middle of photographs."""
     images = [np.array(Image.open(path).convert("RGB")) for path in paths]
     corners = [((image.shape[0] - side) // 2, (image.shape[1] - side) // 2) for image in images]
-    return [
-        image[top : top + side, left : left + side] for image, (top, left) in zip(images, corners, strict=True)
-    ]
+    return [image[top : top + side, left : left + side] for image, (top, left) in zip(images, corners, strict=True)]
 
 
 def seam_table(generator: Generator, options: argparse.Namespace) -> None:

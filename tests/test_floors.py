@@ -8,9 +8,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
     {"resize", "data.demo", "data.catalogue"},
-    {"networks", "losses", "metrics", "data.images", "data.download"},
-    {"data.store", "data.pairs", "data.fetch", "checkpoints", "inference"},
-    {"data.module", "data.forensics", "stages", "monitoring", "compare", "cli"},
+    {"networks", "losses", "metrics", "pictures", "data.images", "data.download"},
+    {"data.store", "data.pairs", "data.fetch", "checkpoints", "engines"},
+    {"data.module", "data.forensics", "inference", "stages", "cli"},
+    {"monitoring", "compare", "commands.upscale"},
     {"data.doctor", "train"},
     {"data.cli"},
 ]

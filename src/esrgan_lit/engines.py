@@ -6,6 +6,7 @@ their graphs from the weights directly, in memory and in seconds, for any image 
 """
 
 import copy
+import importlib
 import importlib.util
 import io
 import os
@@ -116,7 +117,7 @@ def fastest(generator: Generator, side: int = 64, repeats: int = 3) -> EngineNam
     """The installed engine that computes the trunk's first block soonest on this machine: about a second's trial."""
     times: dict[EngineName, list[float]] = {}
     head = torch.rand(1, generator.architecture["width"], side, side)
-    candidates = {name: make_engine(name, generator).blocks(0, 1) for name in installed()}
+    candidates: dict[EngineName, Blocks] = {name: make_engine(name, generator).blocks(0, 1) for name in installed()}
     with torch.inference_mode():
         for _ in range(repeats + 1):  # in turn, so that a busy moment hits all of them; the first is a warm-up
             for name, blocks in candidates.items():
@@ -186,7 +187,7 @@ class GraphEngine:
     device = torch.device("cpu")
 
     def __init__(self, name: EngineName, generator: Generator) -> None:
-        self.name = name
+        self.name: EngineName = name
         self.generator = copy.deepcopy(generator).cpu().float().eval().requires_grad_(False)
         self._parts: dict[tuple[int, int] | str, Callable[..., Tensor]] = {}
 
@@ -502,8 +503,7 @@ class NcnnGraph:
         return self._layer("PixelShuffle", [x], f"0={factor}")
 
     def built(self, output: str) -> Callable[..., Tensor]:
-        import ncnn
-
+        ncnn: Any = importlib.import_module("ncnn")  # its type stubs lack what it has
         net = ncnn.Net()
         net.opt.num_threads = torch.get_num_threads()
         net.opt.use_vulkan_compute = False

@@ -9,7 +9,7 @@ gives the pixels of the whole image. Only where even the features do not fit are
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import numpy as np
 import psutil
@@ -44,6 +44,7 @@ _FINISH_TARGET = 128 * _MIB  # strips of the tail are no faster with more
 _ONE_PART_PIXELS = 300**2  # smaller images go through all blocks in one call, larger ones show their progress
 
 Progress = Callable[[float], object]
+Region = tuple[int, int, int, int]  # top, bottom, left and right in low-resolution pixels
 
 
 class Plan(NamedTuple):
@@ -132,7 +133,7 @@ class Upscaler:
         self._engine: Engine = make_engine(engine, generator, place, _DTYPES[precision], compiled)
         self._exact_engine: Engine | None = None
         # A tile that sees as far as the network does has no seam at all.
-        self.overlap = min(overlap, _round_up(reach_of(generator), generator.unshuffle))
+        self.overlap = _round_up(min(overlap, reach_of(generator)), generator.unshuffle)
 
     @property
     def engine(self) -> Engine:
@@ -168,9 +169,9 @@ class Upscaler:
     def predicted_bytes(self, height: int, width: int, channels: int = 3, sample_bytes: int = 1) -> int:
         """Most bytes that the process is expected to take while it enlarges an image of this size."""
         low_res, output = self._held(height, width, channels, sample_bytes)
-        padded = (_round_up(height, self.generator.unshuffle), _round_up(width, self.generator.unshuffle))
         budget = self._budget(low_res + output)
-        plan = self._plan(*padded, budget)
+        step = self.generator.unshuffle
+        plan = self._plan(_round_up(height, step), _round_up(width, step), budget)
         return self._in_use() + low_res + output + (plan.bytes if plan else max(0, budget))
 
     def _with_alpha(self, pixels: np.ndarray, progress: Progress) -> np.ndarray:
@@ -233,49 +234,41 @@ class Upscaler:
         step = self.generator.unshuffle
         if step > 1:
             low_res = F.pad(low_res, (0, -width % step, 0, -height % step), "reflect")
-        queue = [(0, low_res.shape[-2], 0, low_res.shape[-1])]
-        budget = self._budget(0)
+        queue: list[Region] = [(0, low_res.shape[-2], 0, low_res.shape[-1])]
+        budget = self._budget(output.nbytes)
         while queue:
-            top, bottom, left, right = queue.pop(0)
-            rows = slice(max(0, top - self.overlap), min(low_res.shape[-2], bottom + self.overlap))
-            columns = slice(max(0, left - self.overlap), min(low_res.shape[-1], right + self.overlap))
-            tile = low_res[..., rows, columns]
-            plan = self._plan(*tile.shape[-2:], budget)
+            region = top, bottom, left, right = queue.pop(0)
+            origin = max(0, top - self.overlap), max(0, left - self.overlap)
+            tile = low_res[..., origin[0] : bottom + self.overlap, origin[1] : right + self.overlap]
+            plan = self._plan(tile.shape[-2], tile.shape[-1], budget)
             if plan is None or (self.tile and max(bottom - top, right - left) > self.tile):
-                queue[:0] = self._halves(top, bottom, left, right, budget)
+                queue[:0] = self._halves(region, budget)
                 continue
-            written = 0.0
-
-            def write(first: int, image: Tensor, rows: slice = rows, columns: slice = columns, own=(top, bottom, left, right)) -> None:  # noqa: ANN001, E501
-                self._write(output, image, rows.start * self.scale + first, columns.start * self.scale, own, grey)
-
-            def told(part: float, megapixels: float = (bottom - top) * (right - left) / 1e6) -> None:
-                nonlocal written
-                written += part * megapixels
-                progress(part * megapixels)
-
-            try:
-                if not self._compute(self._engine, tile, plan, write, told):
-                    progress(-written)
-                    written = 0.0
+            account = _Account(progress, (bottom - top) * (right - left) / 1e6)
+            for engine in (lambda: self._engine, self._in_fp32):
+                try:
+                    for first, image in self._compute(engine(), tile, plan, account):
+                        self._write(output, image, origin[0] * self.scale + first, origin[1] * self.scale, region, grey)
+                    break
+                except NotFiniteError:
                     self.fallbacks += 1
-                    self._compute(self._in_fp32(), tile, plan, write, told)
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                progress(-written)
-                # Where the tile cannot run in thinner strips, half the memory means half the tile.
-                budget = min(budget, plan.bytes) // 2
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                if min(bottom - top, right - left) <= SMALLEST_TILE and self._plan(*tile.shape[-2:], budget) is None:
-                    raise MemoryError(f"out of memory with the smallest tile, {right - left}×{bottom - top}") from error
-                queue.insert(0, (top, bottom, left, right))
+                except (RuntimeError, MemoryError) as error:
+                    if not _is_out_of_memory(error):
+                        raise
+                    # Half the memory means strips of half the rows, and half the tile where they are thin already.
+                    budget = min(budget, plan.bytes) // 2
+                    if torch.cuda.is_available():
+                        torch.cuda.empty_cache()
+                    queue.insert(0, region)
+                    account.undo()
+                    break
+                account.undo()
 
-    def _halves(self, top: int, bottom: int, left: int, right: int, budget: int) -> list[tuple[int, int, int, int]]:
+    def _halves(self, region: Region, budget: int) -> list[Region]:
+        top, bottom, left, right = region
         step = self.generator.unshuffle
         if max(bottom - top, right - left) < 2 * SMALLEST_TILE:
-            least = self._least(right - left + 2 * self.overlap, bottom - top + 2 * self.overlap)
+            least = self._least(bottom - top + 2 * self.overlap, right - left + 2 * self.overlap)
             raise MemoryError(
                 f"a tile of {right - left}×{bottom - top} with an overlap of {self.overlap} takes {least / _MIB:.0f} "
                 f"MiB, and {max(0, budget) / _MIB:.0f} MiB are left for it; raise --max-memory, or lower --overlap"
@@ -286,10 +279,12 @@ class Upscaler:
         middle = left + _round_up((right - left) // 2, step)
         return [(top, bottom, left, middle), (top, bottom, middle, right)]
 
-    def _compute(
-        self, engine: Engine, tile: Tensor, plan: Plan, write: Callable[[int, Tensor], None], progress: Progress
-    ) -> bool:
-        """Run the generator on a tile; ``False`` when something is not finite, and its pixels are of no use."""
+    def _compute(self, engine: Engine, tile: Tensor, plan: Plan, account: "_Account") -> Iterator[tuple[int, Tensor]]:
+        """Run the generator on a tile, and yield the enlarged tile strip by strip: first row, (channels, rows, width).
+
+        Raises:
+            NotFiniteError: when half precision overflowed.
+        """
         step, count = self.generator.unshuffle, len(body_of(self.generator))
         height, width = (side // step for side in tile.shape[-2:])
         group = count if plan.trunk_rows >= height and height * width <= _ONE_PART_PIXELS else 1
@@ -298,7 +293,7 @@ class Upscaler:
         for first in range(0, count, group):
             blocks = engine.blocks(first, first + group)
             features = in_strips(blocks, features, block_reach(self.generator) * group, plan.trunk_rows)
-            progress(in_trunk * group / count)
+            account.add(in_trunk * group / count)
         finish, margin = engine.finish(), 1 + self.generator.tail_reach
         for start in range(0, height, plan.finish_rows):
             end = min(start + plan.finish_rows, height)
@@ -306,17 +301,14 @@ class Upscaler:
             low_res = tile[..., above * step : below * step, :].to(engine.device)
             image = finish(features[:, :, above:below], engine.head(low_res.to(engine.dtype))).float()
             if engine.dtype != torch.float32 and not image.isfinite().all():
-                return False
+                raise NotFiniteError
             skip = image_skip_of(self.generator, low_res)
             image = image if skip is None else image + skip
             enlarged = step * self.scale
-            write(start * enlarged, image[0, :, (start - above) * enlarged : (end - above) * enlarged].cpu())
-            progress((1 - in_trunk) * (end - start) / height)
-        return True
+            yield start * enlarged, image[0, :, (start - above) * enlarged : (end - above) * enlarged].cpu()
+            account.add((1 - in_trunk) * (end - start) / height)
 
-    def _write(
-        self, output: np.ndarray, image: Tensor, top: int, left: int, own: tuple[int, int, int, int], grey: bool
-    ) -> None:
+    def _write(self, output: np.ndarray, image: Tensor, top: int, left: int, own: Region, grey: bool) -> None:
         """Put the part of an image (channels, height, width) at (top, left) that is a tile's own into the output."""
         first, last = max(top, own[0] * self.scale), min(top + image.shape[1], own[1] * self.scale, len(output))
         if last <= first:
@@ -381,10 +373,31 @@ class Upscaler:
         """Bytes left for computing, when ``held`` are yet to be allocated for input and output."""
         device = self._engine.device
         if self.max_memory is not None:
-            return self.max_memory - self._in_use() - held
+            return self.max_memory - self._in_use() - (held if device.type != "cuda" else 0)
         if device.type == "cuda":
             return int(0.9 * torch.cuda.mem_get_info(device)[0])
         return int(0.9 * (free_memory() - held))
+
+
+class NotFiniteError(ArithmeticError):
+    """A tile came out with NaN or infinity."""
+
+
+class _Account:
+    """What has been told about a tile of so many megapixels, in parts of the whole."""
+
+    def __init__(self, progress: Progress, megapixels: float) -> None:
+        self._progress, self._megapixels = progress, megapixels
+        self._told = 0.0
+
+    def add(self, part: float) -> None:
+        self._told += part
+        self._progress(part * self._megapixels)
+
+    def undo(self) -> None:
+        """The tile starts again."""
+        self._progress(-self._told * self._megapixels)
+        self._told = 0.0
 
 
 def check_image(image: np.ndarray) -> None:
@@ -437,11 +450,9 @@ def back_project(image: Tensor, low_res: Tensor, scale: int, method: BackProject
     Returns:
         The changed image, not clamped.
     """
-    if method == "gaussian":
-        profile = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / 2)
-        kernel = torch.outer(profile, profile)
-        kernel = (kernel / kernel.sum()) ** 2
-        kernel = (kernel / kernel.sum()).to(image)[None, None]
+    profile = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / 2)
+    kernel = torch.outer(profile, profile) / profile.sum() ** 2
+    kernel = (kernel**2 / (kernel**2).sum()).to(image)[None, None]
     enlarged = resize(low_res, scale)
     for _ in range(rounds):
         if method == "gaussian":
