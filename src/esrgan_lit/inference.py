@@ -295,8 +295,9 @@ class Upscaler:
             features = in_strips(blocks, features, block_reach(self.generator) * group, plan.trunk_rows)
             account.add(in_trunk * group / count)
         finish, margin = engine.finish(), 1 + self.generator.tail_reach
-        for start in range(0, height, plan.finish_rows):
-            end = min(start + plan.finish_rows, height)
+        rows = even_rows(height, plan.finish_rows)
+        for start in range(0, height, rows):
+            end = min(start + rows, height)
             above, below = max(0, start - margin), min(height, end + margin)
             low_res = tile[..., above * step : below * step, :].to(engine.device)
             image = finish(features[:, :, above:below], engine.head(low_res.to(engine.dtype))).float()
@@ -425,6 +426,7 @@ def in_strips(blocks: Callable[[Tensor], Tensor], features: Tensor, reach: int, 
     height = features.shape[2]
     if rows >= height:
         return blocks(features)
+    rows = max(reach, even_rows(height, rows))
     overwritten = features[:, :, :0]  # the rows above a strip, as they were
     for start in range(0, height, rows):
         end = min(start + rows, height)
@@ -433,6 +435,11 @@ def in_strips(blocks: Callable[[Tensor], Tensor], features: Tensor, reach: int, 
         overwritten = features[:, :, max(0, end - reach) : end].clone()  # rows ≥ reach: they lie in this strip
         features[:, :, start:end] = blocks(strip)[:, :, above : above + end - start]
     return features
+
+
+def even_rows(height: int, most: int) -> int:
+    """Rows of strips that are all about as high: kernels may round otherwise in a short last one."""
+    return math.ceil(height / math.ceil(height / most))
 
 
 def back_project(image: Tensor, low_res: Tensor, scale: int, method: BackProjection, rounds: int = 20) -> Tensor:

@@ -22,7 +22,7 @@ DEFAULT_QUALITY = 95
 
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")
 _ALPHA_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".avif")
-_ORIENTATION, _EXIF_IFD, _EXIF_WIDTH, _EXIF_HEIGHT = 0x0112, 0x8769, 0xA002, 0xA003
+_ORIENTATION, _EXIF_IFD, _GPS_IFD, _EXIF_WIDTH, _EXIF_HEIGHT = 0x0112, 0x8769, 0x8825, 0xA002, 0xA003
 # Tags that say how a TIFF file's own samples are stored, not what the picture is.
 _STORAGE_TAGS = {254, 255, *range(256, 260), 262, 266, 273, *range(277, 282), 284, 317, *range(320, 326), 330, 338, 339}
 _STORAGE_TAGS |= {347, *range(512, 533), 700, 34675}
@@ -251,7 +251,8 @@ def _format_options(suffix: str, quality: int, picture: Picture) -> dict[str, An
     if suffix == ".webp":
         return {"quality": quality, "lossless": quality == 100, "exact": True}
     if suffix in (".tif", ".tiff"):
-        return {"compression": "tiff_adobe_deflate"}
+        linked = picture.exif is not None and {_EXIF_IFD, _GPS_IFD} & set(picture.exif)
+        return {} if linked else {"compression": "tiff_adobe_deflate"}  # libtiff cannot write such links, Pillow can
     return {"quality": quality} if suffix == ".avif" else {}
 
 

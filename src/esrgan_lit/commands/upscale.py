@@ -214,7 +214,8 @@ def plan_outputs(inputs: Sequence[str | Path], output: Path, kind: str = "png") 
     jobs: dict[Path, Path] = {}
     for given in expanded:
         for source in list_images([given], "INPUT"):
-            if source.name.startswith(".") or (given.is_dir() and output.resolve() in source.resolve().parents):
+            inside = given.is_dir() and given.resolve() != output.resolve() and output.resolve() in source.resolve().parents
+            if source.name.startswith(".") or inside:
                 continue  # unfinished files, and earlier outputs where the output folder lies in the input folder
             kept = source.relative_to(given) if given.is_dir() else Path(source.name)
             target = output / kept
