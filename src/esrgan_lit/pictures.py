@@ -69,7 +69,7 @@ def read_picture(path: Path) -> Picture:
                 pixels = _upright(_read_deep(path, opened.format or ""), orientation)
             else:
                 pixels, profile = _pixels(image, profile)
-            exif = image.getexif()
+            exif = opened.getexif()
             exif.get_ifd(_EXIF_IFD)  # read while the file is open
             for tag in {_ORIENTATION, *_STORAGE_TAGS} & set(exif):
                 del exif[tag]

@@ -212,9 +212,10 @@ def plan_outputs(inputs: Sequence[str | Path], output: Path, kind: str = "png") 
     if names_file:
         raise ValueError(f"-o {output} names one image file, but there are several inputs or a folder; name a folder")
     jobs: dict[Path, Path] = {}
+    written_to = output.resolve()
     for given in expanded:
         for source in list_images([given], "INPUT"):
-            inside = given.is_dir() and given.resolve() != output.resolve() and output.resolve() in source.resolve().parents
+            inside = given.is_dir() and given.resolve() != written_to and written_to in source.resolve().parents
             if source.name.startswith(".") or inside:
                 continue  # unfinished files, and earlier outputs where the output folder lies in the input folder
             kept = source.relative_to(given) if given.is_dir() else Path(source.name)
