@@ -101,7 +101,7 @@ def _run(
             try:
                 _upscale_file(source, output, upscaler, record, options, bar)
             except (OSError, RuntimeError, ValueError, MemoryError) as error:
-                failures.append(f"{source}: {error}")
+                failures.append(str(error) if str(source) in str(error) else f"{source}: {error}")
             bar.update(sizes[source][0] * sizes[source][1] - (bar.n - before))  # what failed is dealt with, too
     if upscaler.fallbacks:
         print(f"{upscaler.fallbacks} tiles were not finite and were computed again in fp32", file=sys.stderr)
