@@ -292,8 +292,10 @@ class Upscaler:
         features = engine.head(tile.to(engine.device, engine.dtype))
         for first in range(0, count, group):
             blocks = engine.blocks(first, first + group)
-            features = in_strips(blocks, features, block_reach(self.generator) * group, plan.trunk_rows)
-            account.add(in_trunk * group / count)
+            reach = block_reach(self.generator) * group
+            features = in_strips(
+                blocks, features, reach, plan.trunk_rows, lambda part: account.add(part * in_trunk * group / count)
+            )
         finish, margin = engine.finish(), 1 + self.generator.tail_reach
         rows = even_rows(height, plan.finish_rows)
         for start in range(0, height, rows):
@@ -421,11 +423,15 @@ def default_device(engine: str = "torch") -> torch.device:
     return torch.device("cpu")
 
 
-def in_strips(blocks: Callable[[Tensor], Tensor], features: Tensor, reach: int, rows: int) -> Tensor:
+def in_strips(
+    blocks: Callable[[Tensor], Tensor], features: Tensor, reach: int, rows: int, progress: Progress
+) -> Tensor:
     """Run blocks that see ``reach`` pixels on some rows at a time, in place: the values of running them on all rows."""
     height = features.shape[2]
     if rows >= height:
-        return blocks(features)
+        features = blocks(features)
+        progress(1)
+        return features
     rows = max(reach, even_rows(height, rows))
     overwritten = features[:, :, :0]  # the rows above a strip, as they were
     for start in range(0, height, rows):
@@ -434,6 +440,7 @@ def in_strips(blocks: Callable[[Tensor], Tensor], features: Tensor, reach: int, 
         above = overwritten.shape[2]
         overwritten = features[:, :, max(0, end - reach) : end].clone()  # rows ≥ reach: they lie in this strip
         features[:, :, start:end] = blocks(strip)[:, :, above : above + end - start]
+        progress((end - start) / height)
     return features
 
 
