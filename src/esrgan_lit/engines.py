@@ -195,7 +195,7 @@ class GraphEngine:
     def working_floats(self) -> tuple[float, float]:
         width, widest, enlarged = _sizes(self.generator)
         within_blocks, within_finish, _ = _WORKING[self.name]
-        return within_blocks * widest, within_finish * width * enlarged
+        return within_blocks * widest + 4 * width, within_finish * width * enlarged
 
     @property
     def preparation_bytes(self) -> int:
@@ -563,6 +563,7 @@ class NcnnGraph:
 
 _GRAPHS: dict[str, type] = {"openvino": OpenVinoGraph, "onnxruntime": OnnxGraph, "ncnn": NcnnGraph}
 
-# Values held at once, as multiples of the widest features within blocks and of the enlarged features within the finish,
-# and the weights' bytes as multiples of their own, measured with benchmarks/upscale.py --memory.
+# Values held at once: the widest features so many times (beside four times a block's width) within blocks, and the
+# enlarged features so many times within the finish; and the weights' bytes, so many times their own. Estimates: check
+# them with benchmarks/upscale.py --memory.
 _WORKING = {"openvino": (4.5, 5.0, 2.5), "onnxruntime": (4.5, 5.0, 2.5), "ncnn": (7.0, 8.0, 8.0)}

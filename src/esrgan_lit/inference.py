@@ -289,7 +289,7 @@ class Upscaler:
         height, width = (side // step for side in tile.shape[-2:])
         group = count if plan.trunk_rows >= height and height * width <= _ONE_PART_PIXELS else 1
         in_trunk = _trunk_share(self.generator)
-        features = engine.head(tile.to(engine.device, engine.dtype))
+        features = _head_in_strips(engine, tile, plan.finish_rows * step, step)
         for first in range(0, count, group):
             blocks = engine.blocks(first, first + group)
             reach = block_reach(self.generator) * group
@@ -464,7 +464,7 @@ def back_project(image: Tensor, low_res: Tensor, scale: int, method: BackProject
     Returns:
         The changed image, not clamped.
     """
-    profile = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / 2)
+    profile = torch.exp(-(torch.arange(-2, 3, dtype=torch.float64) ** 2) / 2)
     kernel = torch.outer(profile, profile) / profile.sum() ** 2
     kernel = (kernel**2 / (kernel**2).sum()).to(image)[None, None]
     enlarged = resize(low_res, scale)
@@ -517,6 +517,25 @@ def to_image(batch: Tensor) -> np.ndarray:
     """(1, 3, height, width) → uint8 (height, width, 3), clamped to [0, 1] and rounded."""
     levels = (batch.squeeze(0).float().clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())
+
+
+def _head_in_strips(engine: Engine, tile: Tensor, rows: int, step: int) -> Tensor:
+    """The first convolution, which sees one feature pixel further: kernels reorder whole results, which is memory."""
+    height = tile.shape[-2]
+    if rows >= height:
+        return engine.head(tile.to(engine.device, engine.dtype))
+    features: Tensor | None = None
+    for start in range(0, height, rows):
+        above, below = max(0, start - step), min(height, start + rows + step)
+        strip = engine.head(tile[..., above:below, :].to(engine.device, engine.dtype))
+        if features is None:
+            last = torch.channels_last if engine.name == "torch" else torch.contiguous_format
+            shape = (1, strip.shape[1], height // step, strip.shape[3])
+            features = torch.empty(shape, dtype=strip.dtype, device=strip.device, memory_format=last)
+        end = min(height, start + rows)
+        features[:, :, start // step : end // step] = strip[:, :, (start - above) // step : (end - above) // step]
+    assert features is not None
+    return features
 
 
 def _to_planes(pixels: np.ndarray) -> Tensor:
