@@ -8,13 +8,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
     {"resize", "hub", "plots", "data.demo", "data.catalogue", "evaluation.published"},
-    {"networks", "losses", "metrics", "data.images", "data.download"},
-    {"data.store", "data.pairs", "data.fetch", "layouts", "pretrained", "inference", "niqe"},
-    {"optimization", "interruption", "scores"},
+    {"networks", "losses", "metrics", "pictures", "data.images", "data.download"},
+    {"data.store", "data.pairs", "data.fetch", "layouts", "pretrained", "engines", "niqe"},
+    {"inference", "optimization", "interruption", "scores"},
     {"weight_files", "data.module", "data.forensics", "diagnosis", "monitoring"},
     {"checkpoints", "data.doctor"},
-    {"stages", "compare", "export", "cli", "evaluation.testsets", "evaluation.methods"},
-    {"train", "commands.weights", "evaluation.run"},
+    {"stages", "compare", "export", "evaluation.testsets", "evaluation.methods"},
+    {"train", "commands.weights", "commands.upscale", "evaluation.run"},
     {"data.cli", "evaluation.report"},
     {"evaluation.page"},
     {"evaluation.app"},

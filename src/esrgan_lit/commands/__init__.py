@@ -1,1 +1,1 @@
-"""The commands' entry points, a module for each subject."""
+"""Entry points of the commands, a module for each subject."""

@@ -1,0 +1,232 @@
+"""Upscaling measured: speed beside other programs, memory against its prediction, seams of tiles, exactness of strips.
+
+    python benchmarks/upscale.py --weights FILE                      # speed, all installed engines beside spandrel
+    python benchmarks/upscale.py --weights FILE --memory             # peak memory of fresh processes
+    python benchmarks/upscale.py --weights FILE --seams PHOTOGRAPH…  # what tiles change, by overlap
+    python benchmarks/upscale.py --weights FILE --strips PHOTOGRAPH… # what strips change: nothing
+
+The rivals of the speed table are spandrel's eager model and each program with the whole network as one graph for the
+exact size, as its own users would run it (`pip install '.[test,openvino,onnxruntime,ncnn]'`). All take turns within one
+run, because a busy machine is noisy; times are medians. ``esrgan_lit auto`` is what ``esrgan-upscale`` does, from 8-bit
+pixels to 8-bit pixels; the largest difference is to spandrel's unrounded image and comes from the engine alone.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from esrgan_lit import load_generator
+from esrgan_lit.engines import ENGINES, GraphEngine, body_of, draw_block, draw_finish, head_of, installed
+from esrgan_lit.inference import Upscaler, to_image
+from esrgan_lit.networks import Generator
+
+MIB = 2**20
+
+
+def main() -> None:
+    """Measure what the options ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--engines", nargs="+", default=installed(), choices=ENGINES)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--max-memory", type=int, help="MiB, with --memory")
+    parser.add_argument("--seams", type=Path, nargs="+", metavar="PHOTOGRAPH")
+    parser.add_argument("--strips", type=Path, nargs="+", metavar="PHOTOGRAPH")
+    parser.add_argument("--side", type=int, default=256, help="of the photographs' centres that are enlarged")
+    parser.add_argument("--tile", type=int, default=128)
+    parser.add_argument("--overlaps", type=int, nargs="+", default=[0, 10, 16, 32, 64, 96])
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # a fresh process of --memory
+    options = parser.parse_args()
+    if options.one:
+        measure_memory(options.weights, *options.one, options.max_memory)
+    elif options.memory:
+        memory_table(options)
+    elif options.seams:
+        seam_table(load_generator(options.weights), options)
+    elif options.strips:
+        strip_table(load_generator(options.weights), options)
+    else:
+        speed_table(options)
+
+
+def speed_table(options: argparse.Namespace) -> None:
+    """Time everything in turns, and print a table for each size."""
+    import spandrel
+
+    generator = load_generator(options.weights)
+    theirs = spandrel.ModelLoader().load_from_file(options.weights).model.float().eval()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the start")
+    for side in options.sizes:
+        pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+        low_res = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+        runs: dict[str, Callable[[], object]] = {"spandrel": lambda low_res=low_res: theirs(low_res)}
+        for name in options.engines:
+            if name != "torch":
+                runs[f"{name}, one graph"] = whole_graph(name, generator, low_res)
+        ours = {name: Upscaler(generator, name, "cpu") for name in options.engines}
+        for name, upscaler in ours.items():
+            runs[f"esrgan_lit {name}"] = lambda upscaler=upscaler, pixels=pixels: upscaler(pixels)
+        start = time.perf_counter()
+        auto = Upscaler(generator, "auto", "cpu", trial_side=min(side, 128))
+        trial = time.perf_counter() - start
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        with torch.inference_mode():
+            reference = theirs(low_res)
+            for turn in range(options.repeats + 1):
+                for name, run in runs.items():
+                    start = time.perf_counter()
+                    run()
+                    if turn:
+                        times[name].append(time.perf_counter() - start)
+        print(f"\n{side}×{side}: auto takes {auto.engine.name}, after a trial of {trial:.1f} s")
+        print("| what | ms | × spandrel | quickest, ms | largest difference |\n|---|---:|---:|---:|---:|")
+        base = statistics.median(times["spandrel"])
+        for name, seconds in times.items():
+            engine = name.removeprefix("esrgan_lit ")
+            difference = largest_difference(ours[engine], low_res, reference) if engine in ours else float("nan")
+            median = statistics.median(seconds)
+            mark = " (auto)" if engine == auto.engine.name else ""
+            print(
+                f"| {name}{mark} | {median * 1e3:.0f} | {base / median:.2f} | {min(seconds) * 1e3:.0f} | "
+                f"{difference:.0e} |",
+                flush=True,
+            )
+
+
+def whole_graph(name: str, generator: Generator, low_res: torch.Tensor) -> Callable[[], object]:
+    """A program with the whole network as one graph; the first convolution, 0.1 % of the work, is left to PyTorch."""
+    from esrgan_lit import engines
+
+    engine = GraphEngine(name, generator)  # pyright: ignore[reportArgumentType]
+    graph = engines._GRAPHS[name]()
+    head = features = graph.input(generator.architecture["width"])
+    for block in body_of(engine.generator):
+        features = draw_block(graph, features, block)
+    run = graph.built(draw_finish(graph, features, head, engine.generator))
+    return lambda: run(head_of(engine.generator, low_res))
+
+
+def largest_difference(upscaler: Upscaler, low_res: torch.Tensor, reference: torch.Tensor) -> float:
+    """Of the unrounded images."""
+    image = upscaler._single(low_res, False, lambda done: None)
+    return float((torch.from_numpy(image).permute(2, 0, 1)[None] - reference).abs().max())
+
+
+def memory_table(options: argparse.Namespace) -> None:
+    """Print what fresh processes took at most, beside the prediction they made before."""
+    print("| engine | input | at rest, MiB | predicted peak, MiB | measured peak, MiB | measured / predicted | s |")
+    print("|---|---|---:|---:|---:|---:|---:|")
+    for side in options.sizes:
+        for name in ["spandrel", *options.engines]:
+            command = [sys.executable, __file__, "--weights", str(options.weights), "--one", name, str(side), str(side)]
+            command += ["--max-memory", str(options.max_memory)] if options.max_memory else []
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            row = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"| {name} | {side}² | {row['rest']:.0f} | {row['predicted']:.0f} | {row['peak']:.0f} | "
+                f"{row['peak'] / row['predicted']:.2f} | {row['seconds']:.1f} |",
+                flush=True,
+            )
+
+
+def measure_memory(weights: Path, name: str, height: str, width: str, limit: int | None) -> None:
+    """Enlarge one image in this process, and print a line of JSON."""
+    pixels = np.random.default_rng(0).integers(0, 256, (int(height), int(width), 3), np.uint8)
+    predicted = float("nan")
+    if name == "spandrel":
+        import spandrel
+
+        theirs = spandrel.ModelLoader().load_from_file(weights).model.float().eval()
+        low_res = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+
+        def run() -> None:
+            with torch.inference_mode():
+                to_image(theirs(low_res))
+    else:
+        upscaler = Upscaler(load_generator(weights), name, "cpu", max_memory=limit and limit * MIB)  # pyright: ignore[reportArgumentType]
+        predicted = upscaler.predicted_bytes(int(height), int(width)) / MIB
+
+        def run() -> None:
+            upscaler(pixels)
+
+    rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"rest": rest, "predicted": predicted, "peak": peak, "seconds": seconds}))
+
+
+def centres(paths: list[Path], side: int) -> list[np.ndarray]:
+    """Squares from the middle of photographs."""
+    images = [np.array(Image.open(path).convert("RGB")) for path in paths]
+    corners = [((image.shape[0] - side) // 2, (image.shape[1] - side) // 2) for image in images]
+    return [image[top : top + side, left : left + side] for image, (top, left) in zip(images, corners, strict=True)]
+
+
+def seam_table(generator: Generator, options: argparse.Namespace) -> None:
+    """Print what tiles change in the 8-bit result."""
+    images = centres(options.seams, options.side)
+    engine = Upscaler(generator, "auto", "cpu").engine.name
+    whole = [Upscaler(generator, engine, "cpu")(image).astype(int) for image in images]
+    print(f"{len(images)} photographs of {options.side}², tiles of {options.tile}, {engine}, 8-bit levels")
+    print("| overlap | values changed | pixels changed | largest difference | time / whole |")
+    print("|---:|---:|---:|---:|---:|")
+    for overlap in options.overlaps:
+        tiled = Upscaler(generator, engine, "cpu", tile=options.tile, overlap=overlap)
+        changes = np.stack(
+            [np.abs(tiled(image).astype(int) - truth) for image, truth in zip(images, whole, strict=True)]
+        )
+        # computed pixels, not seconds: the machine's load must not show
+        tiles = -(-options.side // options.tile)
+        edges = [
+            (max(0, at * options.tile - overlap), min(options.side, (at + 1) * options.tile + overlap))
+            for at in range(tiles)
+        ]
+        work = (sum(end - start for start, end in edges) / options.side) ** 2
+        print(
+            f"| {overlap} | {(changes > 0).mean():.2%} | {(changes > 0).any(-1).mean():.2%} | {changes.max()} | "
+            f"{work:.2f} |",
+            flush=True,
+        )
+
+
+@torch.inference_mode()
+def strip_table(generator: Generator, options: argparse.Namespace) -> None:
+    """Print what strips change, in the unrounded image and in 8 bits."""
+    print("| engine | strips of rows, trunk / tail | largest difference | 8-bit values changed |\n|---|---|---:|---:|")
+    images = centres(options.strips, options.side)
+    for name in options.engines:
+        upscaler = Upscaler(generator, name, "cpu")
+        for trunk_rows, finish_rows in ((options.side, 8), (options.side, 50), (16, 8), (48, 64), (100, 50)):
+            raw, levels = [], []
+            for image in images:
+                low_res = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+                outputs = []
+                for rows in ((options.side, options.side), (trunk_rows, finish_rows)):
+                    plan = Upscaler._plan(upscaler, options.side, options.side, 2**45)
+                    assert plan is not None
+                    plan = plan._replace(trunk_rows=rows[0], finish_rows=rows[1])
+                    upscaler._plan = lambda height, width, budget, plan=plan: plan
+                    outputs.append(upscaler._single(low_res, False, lambda done: None))
+                raw.append(np.abs(outputs[0] - outputs[1]).max())
+                first, second = (np.round(np.clip(output, 0, 1) * 255) for output in outputs)
+                levels.append((first != second).mean())
+            print(f"| {name} | {trunk_rows} / {finish_rows} | {max(raw):.1e} | {np.mean(levels):.4%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
