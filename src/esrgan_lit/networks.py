@@ -15,9 +15,9 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.modules._functions import SyncBatchNorm
 
-Norm = Literal["global", "per_rank", "none"]
-
 from esrgan_lit.hub import HubFolder
+
+Norm = Literal["global", "per_rank", "none"]
 
 # The factors of the successive upsampling steps for each supported scale.
 UPSAMPLING_STEPS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 

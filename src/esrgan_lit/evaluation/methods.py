@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from esrgan_lit.checkpoints import WeightsError, interpolate, load_generator
-from esrgan_lit.inference import generate, to_batch, to_image
+from esrgan_lit.inference import to_batch, to_image
 from esrgan_lit.resize import imresize
 from esrgan_lit.scores import file_digest
 
@@ -151,7 +151,8 @@ class _Enlarger:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         digest = digest_image(image)
         if self.last is None or self.last[0] != digest:
-            output = generate(self.model, to_batch(image).to(self.device))
+            with torch.inference_mode():
+                output = self.model.eval()(to_batch(image).to(self.device))
             wrong = 1 - output.isfinite().float().mean().item()
             if wrong:
                 raise OutputError(
