@@ -35,8 +35,8 @@ PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "fp16", "bf16")
 BACK_PROJECTIONS: tuple[BackProjection, ...] = ("gaussian", "reverse-filter")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Low-resolution pixels that tiles see beyond their own on each side. On RealSR_DF2K_x4_fp16.pth it changes 0.4 % of the
-# 8-bit values by at most 1 level (benchmarks/upscale.py --seams).
+# Low-resolution pixels that tiles see beyond their own on each side: in design measurements at most 1 or 2 8-bit levels
+# on real weights (measure with benchmarks/upscale.py --seams).
 OVERLAP = 64
 SMALLEST_TILE = 32
 _MIB = 2**20
