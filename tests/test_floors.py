@@ -11,7 +11,7 @@ FLOORS = [
     {"networks", "losses", "metrics", "pictures", "data.images", "data.download"},
     {"data.store", "data.pairs", "data.fetch", "layouts", "pretrained", "engines", "niqe"},
     {"inference", "optimization", "interruption", "scores"},
-    {"weight_files", "data.module", "data.forensics", "diagnosis", "monitoring"},
+    {"weight_files", "data.module", "data.forensics", "diagnosis", "monitoring", "validation"},
     {"checkpoints", "data.doctor"},
     {"stages", "compare", "export", "evaluation.testsets", "evaluation.methods"},
     {"train", "commands.weights", "commands.upscale", "evaluation.run"},

@@ -57,7 +57,8 @@ def logged(folder: Path) -> dict[tuple[str, int], str]:
     for log in logs:
         with log.open(newline="") as file:
             for row in csv.DictReader(file):
-                figures |= {(name, int(row["step"])): value for name, value in row.items() if value and "/" in name}
+                step, kept = int(row["step"]), ("train/", "val/", "learning_rate", "discriminator_learning_rate")
+                figures |= {(name, step): value for name, value in row.items() if value and name.startswith(kept)}
     return figures
 
 

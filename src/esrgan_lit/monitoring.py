@@ -1,20 +1,28 @@
 """What a training shows of itself: image panels and the Weights & Biases logger."""
 
+import logging
 import os
+import secrets
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import numpy as np
+import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 import wandb
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from esrgan_lit.data.images import save_image
 from esrgan_lit.data.pairs import Pair, ValidationImage
 from esrgan_lit.inference import to_image
 from esrgan_lit.resize import resize
+
+log = logging.getLogger(__name__)
 
 
 class ImagePanels(L.Callback):
@@ -45,7 +53,10 @@ class ImagePanels(L.Callback):
             return
         name = batch.name[0]
         panel = make_panel(batch.pair, outputs, self.size)
-        save_image(panel, self.folder / f"step_{trainer.global_step:07d}_{name}.png")
+        try:
+            save_image(panel, self.folder / f"step_{trainer.global_step:07d}_{name}.png")
+        except OSError as error:
+            log.error("this panel is left out, and training goes on: %s", error)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"panels/{name}", [panel], step=None, caption=["LR | bicubic | output | truth"])
@@ -66,8 +77,105 @@ def _centre(image: Tensor, size: int) -> Tensor:
     return image[..., top : top + size, left : left + size]
 
 
-def wandb_logger(project: str, name: str, folder: str | Path, group: str | None = None) -> WandbLogger:
-    """W&B's logger: online where a key is found, offline (to be synced later) where there is none.
+class Health(L.Callback):
+    """Logs speed and memory, and warns when a GAN goes wrong: its discriminator has won, or colours drift.
+
+    Args:
+        patience: looks in a row (one every ``log_every_n_steps`` iterations) before a warning.
+        colour_levels: mean difference of a colour channel from the truth that counts as drift, in levels of 255.
+    """
+
+    def __init__(self, patience: int = 10, colour_levels: float = 4.0) -> None:
+        self.patience = patience
+        self.colour_levels = colour_levels
+        self.looks = {"discriminator": 0, "colour": 0}
+        self.since = (0, 0.0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self.since = trainer.global_step, time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock again: validation is no part of an iteration."""
+        self.since = trainer.global_step, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Pair, batch_idx: int
+    ) -> None:
+        """Look at what the stage has just logged."""
+        step = trainer.global_step
+        if step % trainer.log_every_n_steps:  # pyright: ignore[reportAttributeAccessIssue]
+            return
+        (before, since), now = self.since, time.perf_counter()
+        rate = (step - before) / (now - since)
+        pl_module.log("speed/iterations_per_second", rate)
+        pl_module.log("speed/images_per_second", rate * len(batch.low_res) * trainer.world_size)
+        if torch.cuda.is_available():
+            pl_module.log("speed/gpu_memory_gib", torch.cuda.max_memory_allocated() / 2**30)
+        self.since = step, now
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        accuracy = [metrics.get(f"train/{kind}_accuracy", 0.0) for kind in ("real", "fake")]
+        self._watch(
+            "discriminator",
+            min(accuracy) > 0.99 and metrics["train/discriminator"] < 0.01,
+            f"the discriminator has won: it is right on {min(accuracy):.1%} and its loss is "
+            f"{metrics.get('train/discriminator', 0):.4f}, so that the generator learns next to nothing from it. "
+            "Lower its learning rate (stage.discriminator_optimizer.lr) or raise stage.loss_weights.adversarial",
+        )
+        shift = metrics.get("train/colour_shift", 0.0)
+        self._watch(
+            "colour",
+            shift > self.colour_levels,
+            f"colours drift: the outputs' mean is {shift:.1f} levels of 255 off the truth's. Raise "
+            "stage.loss_weights.pixel, or go back to an earlier checkpoint with a lower learning rate",
+        )
+
+    def _watch(self, name: str, wrong: bool, message: str) -> None:
+        self.looks[name] = self.looks[name] + 1 if wrong else 0
+        if self.looks[name] == self.patience:
+            log.warning("%s", message)
+
+
+class SteadfastWandbLogger(WandbLogger):
+    """W&B's logger; where W&B fails, training goes on without it, and the CSV log has everything."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.failed = False
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        """Log, or warn once."""
+        self._attempt(super().log_metrics, *args, **kwargs)
+
+    def log_image(self, *args: Any, **kwargs: Any) -> None:
+        """Log, or warn once."""
+        self._attempt(super().log_image, *args, **kwargs)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Log, or warn once."""
+        self._attempt(super().log_hyperparams, *args, **kwargs)
+
+    def save(self) -> None:
+        """Save, or warn once."""
+        self._attempt(super().save)
+
+    def finish(self) -> None:
+        """End the run, or the next job of a sweep would go on in it."""
+        self._attempt(lambda: self.experiment.finish())
+
+    def _attempt(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        try:
+            method(*args, **kwargs)
+        except Exception as error:  # W&B raises what its service, network or disk raised
+            if not self.failed:
+                log.warning("W&B failed, and training goes on without what it missed (it is in the CSV log): %s", error)
+            self.failed = True
+
+
+def wandb_logger(project: str, name: str, folder: str | Path, group: str | None = None) -> SteadfastWandbLogger:
+    """W&B's logger: online where a key is found, offline (to be synced later) where there is none or no network.
+
+    A run that is resumed in its folder stays one run there.
 
     Args:
         project: of W&B.
@@ -75,7 +183,20 @@ def wandb_logger(project: str, name: str, folder: str | Path, group: str | None 
         folder: where W&B writes its files.
         group: that the runs of one sweep share.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = folder / "wandb_run_id"
+    if not identity.exists():
+        identity.write_text(secrets.token_hex(4))
     # Without a key and without a mode, wandb.init would stop the training.
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-    return WandbLogger(project=project, name=name, save_dir=folder, group=group, mode=mode)
+    options: dict[str, Any] = {"project": project, "name": name, "save_dir": folder, "group": group}
+    options |= {"id": identity.read_text().strip(), "resume": "allow"}
+    logger = SteadfastWandbLogger(**options, mode=mode)
+    if mode == "online" and getattr(rank_zero_only, "rank", 0) == 0:
+        try:
+            logger.experiment  # noqa: B018 (connects)
+        except Exception as error:
+            log.warning("W&B cannot be reached and logs offline; `wandb sync` uploads it later: %s", error)
+            logger = SteadfastWandbLogger(**options, mode="offline")
+    return logger

@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torchmetrics import MeanMetric
 
 from esrgan_lit.checkpoints import load_weights_into
 from esrgan_lit.data.pairs import Pair, ValidationImage
 from esrgan_lit.diagnosis import NonFiniteLossError, write_diagnosis
 from esrgan_lit.interruption import go_on_behind
 from esrgan_lit.losses import Mean, PerceptualLoss, PixelLoss, RelativisticAverageLoss, StandardLoss
-from esrgan_lit.metrics import psnr_y, ssim_y
 from esrgan_lit.networks import Generator
 from esrgan_lit.optimization import Descent, Statistics, StepOptions, keep_freed_memory
+from esrgan_lit.validation import WITHOUT_EMA, Validation
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -45,7 +44,7 @@ class Stage(L.LightningModule):
     Terms are gathered on the device and logged every ``log_every_n_steps`` iterations, as means over those since the
     last time and over the ranks, so that in between the host never waits for the device.
 
-    Validation logs ``val/psnr_y`` and ``val/ssim_y`` of the network that ``load_generator`` will give (the EMA where
+    Validation logs ``val/psnr_y``, ``val/ssim_y`` … of the network that ``load_generator`` will give (the EMA where
     there is one), and ``val/psnr_y_without_ema`` … of the weights that are being trained.
     """
 
@@ -55,6 +54,7 @@ class Stage(L.LightningModule):
         ema_decay: float | None,
         start_from: str | Path | None,
         options: StepOptions,
+        validation: Validation | None,
         terms: Sequence[str],
     ) -> None:
         super().__init__()
@@ -76,10 +76,7 @@ class Stage(L.LightningModule):
         self.register_buffer("sums", torch.zeros(len(self.terms)))
         self.register_buffer("counts", torch.zeros(len(self.terms)))
         self.register_buffer("skipped", torch.zeros(2, dtype=torch.long))  # iterations with a skipped step; in a row
-        suffixes = [""] if self.ema is None else ["", "_without_ema"]
-        self.validation_means = nn.ModuleDict(
-            {metric + suffix: MeanMetric() for metric in ("psnr_y", "ssim_y") for suffix in suffixes}
-        )
+        self.validation = validation or Validation(("psnr_y", "ssim_y"), generator.scale)
         self.parameters_of: dict[nn.Module, list[Tensor]] = {}
         self.statistics: list[Tensor] = []  # what batch normalisation remembers
         self.config: dict[str, Any] = {}  # the resolved configuration, kept in checkpoints
@@ -203,26 +200,25 @@ class Stage(L.LightningModule):
     def validation_step(self, batch: ValidationImage, batch_idx: int) -> Tensor:
         """Measure whole images; returns the delivered network's output for the image panels."""
         pair = batch.pair
-        networks = {"": self.delivered, "_without_ema": self.generator} if self.ema else {"": self.generator}
         # Not through __call__: a compiled network would be compiled anew for each size.
-        outputs = {suffix: network.forward(pair.low_res) for suffix, network in networks.items()}
-        for suffix, output in outputs.items():
-            for name, metric in (("psnr_y", psnr_y), ("ssim_y", ssim_y)):
-                mean = cast(MeanMetric, self.validation_means[name + suffix])
-                mean.update(metric(output, pair.high_res, self.generator.scale), batch.counted)
-                self.log(f"val/{name}{suffix}", mean, prog_bar=name == "psnr_y" and not suffix, batch_size=1)
-        return outputs[""]
+        output = self.delivered.forward(pair.low_res)
+        self.validation.update(output, pair, batch.counted)
+        if self.ema is not None:
+            self.validation.update(self.generator.forward(pair.low_res), pair, batch.counted, WITHOUT_EMA)
+        return output
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means, and note that this iteration's validation is complete."""
+        for name, figure in self.validation.compute().items():
+            self.log(f"val/{name}", figure, prog_bar=name in ("psnr_y", self.validation.rank_by))
+        if not self.trainer.sanity_checking:
+            self.validated_at = self.trainer.global_step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a reader needs to build the generator, and how it was trained, as plain containers."""
         checkpoint["architecture"] = self.generator.architecture
         checkpoint["config"] = self.config
         checkpoint["validated_at"] = self.validated_at
-
-    def on_validation_epoch_end(self) -> None:
-        """Note that this iteration's validation is complete."""
-        if not self.trainer.sanity_checking:
-            self.validated_at = self.trainer.global_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on behind the last iteration, whatever moment the checkpoint was written at.
@@ -246,6 +242,7 @@ class PsnrStage(Stage):
         ema_decay: of the running average of the weights; None for none.
         start_from: weights to start from; None or ``scratch`` for the network as initialised.
         options: how steps are taken.
+        validation: what is measured on validation images; None for PSNR-Y and SSIM-Y.
     """
 
     def __init__(
@@ -256,8 +253,10 @@ class PsnrStage(Stage):
         ema_decay: float | None,
         start_from: str | Path | None = None,
         options: StepOptions = StepOptions(),  # noqa: B008 (a tuple, which nobody can change)
+        validation: Validation | None = None,
     ) -> None:
-        super().__init__(generator, ema_decay, start_from, options, ("pixel", "colour_shift", "gradient_norm"))
+        terms = ("pixel", "colour_shift", "gradient_norm")
+        super().__init__(generator, ema_decay, start_from, options, validation, terms)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.pixel = PixelLoss()
@@ -307,6 +306,7 @@ class GanStage(Stage):
         ema_decay: of the running average of the generator's weights; None for none.
         start_from: a checkpoint of stage 1 or any generator's weights; ``scratch`` to go without.
         options: how steps are taken.
+        validation: what is measured on validation images; None for PSNR-Y and SSIM-Y.
 
     Raises:
         ValueError: when ``start_from`` is None, with the command that makes what is missing.
@@ -326,6 +326,7 @@ class GanStage(Stage):
         ema_decay: float | None,
         start_from: str | Path | None,
         options: StepOptions = StepOptions(),  # noqa: B008 (a tuple, which nobody can change)
+        validation: Validation | None = None,
     ) -> None:
         if start_from is None:
             raise ValueError(
@@ -336,7 +337,7 @@ class GanStage(Stage):
         watched = ("real_logit", "fake_logit", "real_accuracy", "fake_accuracy", "colour_shift")
         norms = ("gradient_norm", "discriminator_gradient_norm")
         losses = [name for name in LOSSES if name != "perceptual" or perceptual is not None]
-        super().__init__(generator, ema_decay, start_from, options, (*losses, *watched, *norms))
+        super().__init__(generator, ema_decay, start_from, options, validation, (*losses, *watched, *norms))
         self.discriminator = discriminator
         self.perceptual = perceptual
         self.adversarial = adversarial

@@ -12,12 +12,13 @@ import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.data.module import PairDataModule
 from esrgan_lit.diagnosis import NonFiniteLossError
 from esrgan_lit.interruption import AtomicCheckpointIO, Interrupted, find_checkpoint, find_fault
+from esrgan_lit.monitoring import SteadfastWandbLogger
+from esrgan_lit.scores import MetricUnavailableError
 from esrgan_lit.stages import SCRATCH, Stage
 
 # What train.yaml declares. A user's experiment file is merged before Hydra locks the keys, so that a misspelt one would
@@ -113,8 +114,8 @@ def fit(config: DictConfig, trainer: L.Trainer, stage: Stage, data: PairDataModu
             raise writer.failure
     finally:
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish()  # or the next job of a sweep would go on in this run
+            if isinstance(logger, SteadfastWandbLogger):
+                logger.finish()
     return last
 
 
@@ -157,9 +158,5 @@ def main(config: DictConfig) -> None:
 
 def _plain(error: Exception) -> str:
     """The message for the user: what the constructor said, without Hydra's wrapping, where it is one of ours."""
-    cause = error.__cause__
-    return (
-        str(cause)
-        if isinstance(error, InstantiationException) and isinstance(cause, ValueError | OSError)
-        else str(error)
-    )
+    cause, ours = error.__cause__, (ValueError, OSError, MetricUnavailableError)
+    return str(cause) if isinstance(error, InstantiationException) and isinstance(cause, ours) else str(error)

@@ -1,5 +1,7 @@
 """The data module: batches over ranks, validation pairs, and what is refused before training starts."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ from PIL import Image
 
 from esrgan_lit import PairDataModule, imresize
 from esrgan_lit.data.images import list_images, survey
-from esrgan_lit.data.module import StepSampler, ThreadedLoader
+from esrgan_lit.data.module import SteadfastLoader, StepSampler, ThreadedLoader
 from esrgan_lit.data.pairs import CropDataset, Degradation
 from esrgan_lit.data.store import pack
 
@@ -209,3 +211,36 @@ def test_workers_threads_and_devices_give_the_same_pairs(module: Callable[..., P
     assert first[0].low_res.shape == (2, 3, 8, 8)
     for others in read.values():
         torch.testing.assert_close(others, first, rtol=0, atol=0)
+
+
+class _KillsAWorker(torch.utils.data.Dataset[torch.Tensor]):
+    """Ends the first worker process that is asked for sample 3."""
+
+    def __init__(self, note: Path) -> None:
+        self.note = note
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        if number == 3 and not self.note.exists():
+            self.note.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.tensor(number)
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = _KillsAWorker(tmp_path / "killed")
+
+    def make(step: int) -> Any:
+        sampler = StepSampler(1, 0, 1, 6, lambda: step)
+        return torch.utils.data.DataLoader(dataset, batch_sampler=sampler, num_workers=1, prefetch_factor=1)
+
+    loader = SteadfastLoader(make, lambda: 1, 6)
+    assert [int(batch) for batch in loader] == [1, 2, 3, 4, 5]
+    assert "a worker died, new ones go on with iteration" in caplog.text
+
+
+def test_workers_that_die_again_and_again_end_it() -> None:
+    def dead(step: int) -> Any:
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        list(SteadfastLoader(dead, lambda: 0, 6))

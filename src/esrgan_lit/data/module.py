@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import queue
 import threading
@@ -30,6 +31,8 @@ from esrgan_lit.data.pairs import (
 )
 from esrgan_lit.data.store import Store, is_store, pack
 from esrgan_lit.resize import Boundary
+
+log = logging.getLogger(__name__)
 
 
 class StepSampler(Sampler[list[int]]):
@@ -115,6 +118,42 @@ class ThreadedLoader:
         finally:
             stopped.set()
             thread.join()
+
+
+class SteadfastLoader:
+    """Batches from a loader's worker processes; where one of them dies, new ones go on with the next batch.
+
+    Args:
+        make: the loader of batches from a given iteration on.
+        start: gives the iteration to start from, asked when iteration starts.
+        steps: iterations of the whole training.
+        patience: deaths in a row, without a batch in between, after which it gives up.
+    """
+
+    def __init__(
+        self, make: Callable[[int], DataLoader[Windows]], start: Callable[[], int], steps: int, patience: int = 3
+    ) -> None:
+        self.make = make
+        self.start = start
+        self.steps = steps
+        self.patience = patience
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Any]:
+        step, deaths = self.start(), 0
+        while True:
+            try:
+                for batch in self.make(step):
+                    step, deaths = step + 1, 0
+                    yield batch
+                return
+            except RuntimeError as error:  # what PyTorch raises for a worker killed, for example for want of memory
+                deaths += 1
+                if "DataLoader worker" not in str(error) or deaths == self.patience:
+                    raise
+                log.warning("a worker died, new ones go on with iteration %d: %s", step + 1, error)
 
 
 class PairDataModule(L.LightningDataModule):
@@ -206,13 +245,14 @@ class PairDataModule(L.LightningDataModule):
             found = open_images(self.sources, "data.train", self.unreadable_images, self.cache)
             self.photographs = large_enough(found, self.crop, self.small_images)
 
-    def train_dataloader(self) -> ThreadedLoader | DataLoader[Windows]:
+    def train_dataloader(self) -> ThreadedLoader | SteadfastLoader:
         """Batches from the iteration that the trainer is at."""
         trainer = self._attached_trainer()
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        sampler = StepSampler(
-            self.batch, trainer.global_rank, trainer.world_size, trainer.max_steps, lambda: progress.total.ready
-        )
+
+        def sampler(start: Callable[[], int]) -> StepSampler:
+            return StepSampler(self.batch, trainer.global_rank, trainer.world_size, trainer.max_steps, start)
+
         crops = self._crops(self.in_memory)
         finish = cast(
             Callable[[Any], Any],
@@ -223,15 +263,18 @@ class PairDataModule(L.LightningDataModule):
             decodes = not self.in_memory and any(isinstance(image, Photograph) for image in self.photographs)
             workers = min(8, os.cpu_count() or 1) if decodes else 0
         if workers == 0:
-            return ThreadedLoader(crops, sampler, finish)
-        return DataLoader(
-            crops,
-            batch_sampler=sampler,
-            collate_fn=finish,
-            num_workers=workers,
-            persistent_workers=True,
-            pin_memory=torch.cuda.is_available(),
-        )
+            return ThreadedLoader(crops, sampler(lambda: progress.total.ready), finish)
+
+        def from_iteration(step: int) -> DataLoader[Windows]:
+            return DataLoader(
+                crops,
+                batch_sampler=sampler(lambda: step),
+                collate_fn=finish,
+                num_workers=workers,
+                pin_memory=torch.cuda.is_available(),
+            )
+
+        return SteadfastLoader(from_iteration, lambda: progress.total.ready, trainer.max_steps)
 
     def sources_of(self, step: int) -> list[str]:
         """Where this rank's crops of an iteration (from 0) come from, for messages."""
