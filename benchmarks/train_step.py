@@ -362,7 +362,7 @@ def measure_lightning(arguments: argparse.Namespace) -> None:
     raw = RawLoop(stage)  # pyright: ignore[reportArgumentType]
     raw.stage.to(device)
     pairs = iter(batches)
-    turns = TurnTaking(30, 50, 50, lambda: raw.iterate(next(pairs)), device)
+    turns = TurnTaking(15, 20, 50, lambda: raw.iterate(next(pairs)), device)
     train(stage, batches, turns, device, full=True)
     ours, theirs = statistics.median(turns.ours), statistics.median(turns.theirs)
     print(
