@@ -44,7 +44,7 @@ def test_every_experiment_trains_and_leaves_a_readable_checkpoint(
         ["generator=srresnet16", "generator.batch_norm=true"],
         ["data.texture_candidates=4", "data.workers=2", "data.on_device=false"],
         ["data.validation=null"],
-        ["stage.options.accumulate=2", "stage.options.clip_norm=1"],
+        ["stage.options.accumulate=2", "stage.options.clip_norm=1", "data.batch=4"],
         ["stage.discriminator.batch_norm=per_rank", "stage.options.channels_last=true"],
         ["trainer.precision=bf16-mixed", "stage.validation.rank_by=rmse", "stage.validation.rmse_at_most=16"],
     ],
