@@ -9,9 +9,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <thread>
 #include <vector>
@@ -28,42 +30,17 @@ constexpr int LANES = 4, ROWS = 12;  // of 32
 constexpr int LANES = 4, ROWS = 6;
 #endif
 
-#ifndef TILE
-#define TILE 6
-#endif
-#ifndef BLOCK
-#define BLOCK 64
-#endif
+constexpr int TILE = 6;
 constexpr int POINTS = TILE + 2;
 constexpr int POSITIONS = POINTS * POINTS;
 constexpr int GROUP = 2 * LANES;
-constexpr int MOST_TILES = BLOCK;  // of a block: its products stay in the second-level cache
+constexpr int MOST_TILES = 64;  // of a block: its products stay in the second-level cache
 
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector values) { *reinterpret_cast<Vector*>(to) = values; }
 
-#if TILE == 4
-template <class Get, class Put> inline void transform_input(Get d, Put put) {
-    Vector d0 = d(0), d1 = d(1), d2 = d(2), d3 = d(3), d4 = d(4), d5 = d(5);
-    Vector a = d4 - 4.0f * d2, b = d3 - 4.0f * d1, c = d4 - d2, e = 2.0f * (d3 - d1);
-    put(0, 4.0f * d0 - 5.0f * d2 + d4);
-    put(1, a + b);
-    put(2, a - b);
-    put(3, c + e);
-    put(4, c - e);
-    put(5, 4.0f * d1 - 5.0f * d3 + d5);
-}
-template <class Get, class Put> inline void transform_output(Get m, Put put) {
-    Vector m0 = m(0), m1 = m(1), m2 = m(2), m3 = m(3), m4 = m(4), m5 = m(5);
-    Vector a = m1 + m2, b = m1 - m2, c = m3 + m4, e = m3 - m4;
-    put(0, m0 + a + c);
-    put(1, b + 2.0f * e);
-    put(2, a + 4.0f * c);
-    put(3, b + 8.0f * e + m5);
-}
-#else
 // One dimension of the transformations, for the points 0, ±1, ±2, ±1/2 and ∞.
 template <class Get, class Put> inline void transform_input(Get d, Put put) {
     Vector d0 = d(0), d1 = d(1), d2 = d(2), d3 = d(3), d4 = d(4), d5 = d(5), d6 = d(6), d7 = d(7);
@@ -89,7 +66,6 @@ template <class Get, class Put> inline void transform_output(Get m, Put put) {
     put(4, a + 16.0f * c + 2.0f * e);
     put(5, b + 32.0f * d + f + m7);
 }
-#endif
 
 }  // namespace
 
@@ -267,7 +243,8 @@ void compute_block(const Step& step, const Tiling& tiling, int block, Scratch& s
     transform_outputs(step, tiling, block, products, product_stride);
 }
 
-// Threads meet here after each step: the next one reads what their neighbours wrote.
+// Threads meet here after each step: the next one reads what their neighbours wrote. They are awaited awake for some
+// microseconds, then asleep: on a busy machine the others need this one's processor.
 class Meeting {
   public:
     explicit Meeting(int threads) : threads_(threads) {}
@@ -275,16 +252,24 @@ class Meeting {
         const int round = round_.load();
         if (arrived_.fetch_add(1) + 1 == threads_) {
             arrived_.store(0);
-            round_.store(round + 1);
+            {
+                std::lock_guard<std::mutex> lock(mutex_);
+                round_.store(round + 1);
+            }
+            next_.notify_all();
             return;
         }
-        for (int turn = 0; round_.load() == round; ++turn)
-            if (turn > 2000) std::this_thread::yield();
+        for (int turn = 0; turn < 20000; ++turn)
+            if (round_.load(std::memory_order_acquire) != round) return;
+        std::unique_lock<std::mutex> lock(mutex_);
+        next_.wait(lock, [&] { return round_.load() != round; });
     }
 
   private:
     const int threads_;
     std::atomic<int> arrived_{0}, round_{0};
+    std::mutex mutex_;
+    std::condition_variable next_;
 };
 
 }  // namespace
