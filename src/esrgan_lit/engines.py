@@ -84,8 +84,12 @@ class Engine(Protocol):
 
 def installed() -> list[EngineName]:
     """The engines whose programs are installed, PyTorch first."""
-    found = [name for name in ENGINES if all(importlib.util.find_spec(module) for module in _NEEDED[name])]
-    return [name for name in found if name != "winograd" or winograd.available()]
+    return [
+        name
+        for name in ENGINES
+        if all(importlib.util.find_spec(module) for module in _NEEDED[name])
+        and (name != "winograd" or winograd.available())
+    ]
 
 
 def make_engine(
