@@ -1,4 +1,4 @@
-"""What computes a generator's convolutions: PyTorch, OpenVINO, ONNX Runtime or ncnn, behind one interface.
+"""What computes a generator's convolutions: PyTorch, OpenVINO, ONNX Runtime, ncnn or winograd.cpp, by one interface.
 
 An engine computes runs of the trunk's blocks, and the finish (the trunk's last convolution, the long skip and the
 tail's convolutions). What is cheap stays in PyTorch: the first convolution and the image skip. The other programs get
@@ -23,11 +23,18 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from esrgan_lit import winograd
 from esrgan_lit.networks import Generator, ResidualBlock, ResidualDenseBlock, ResidualInResidualDenseBlock, RRDBNet
 
-EngineName = Literal["torch", "openvino", "onnxruntime", "ncnn"]
-ENGINES: tuple[EngineName, ...] = ("torch", "openvino", "onnxruntime", "ncnn")
-_NEEDED = {"torch": ("torch",), "openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx"), "ncnn": ("ncnn",)}
+EngineName = Literal["torch", "openvino", "onnxruntime", "ncnn", "winograd"]
+ENGINES: tuple[EngineName, ...] = ("torch", "openvino", "onnxruntime", "ncnn", "winograd")
+_NEEDED = {
+    "torch": ("torch",),
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "ncnn": ("ncnn",),
+    "winograd": (),  # a C++ compiler
+}
 
 Blocks = Callable[[Tensor], Tensor]
 Finish = Callable[[Tensor, Tensor], Tensor]
@@ -77,7 +84,12 @@ class Engine(Protocol):
 
 def installed() -> list[EngineName]:
     """The engines whose programs are installed, PyTorch first."""
-    return [name for name in ENGINES if all(importlib.util.find_spec(module) for module in _NEEDED[name])]
+    return [
+        name
+        for name in ENGINES
+        if all(importlib.util.find_spec(module) for module in _NEEDED[name])
+        and (name != "winograd" or winograd.available())
+    ]
 
 
 def make_engine(
@@ -101,7 +113,9 @@ def make_engine(
     """
     if name not in ENGINES:
         raise ValueError(f"engine {name!r} is not known; use one of {', '.join(ENGINES)}, or auto")
-    if name not in installed():
+    if name == "winograd":
+        winograd.library()  # says what is missing
+    elif name not in installed():
         raise ValueError(f"engine {name} is not installed; get it with: pip install 'esrgan_lit[{name}]'")
     device = device or torch.device("cpu")
     if name == "torch":
@@ -561,9 +575,19 @@ class NcnnGraph:
         return "\n".join(["7767517", f"{len(lines)} {blobs}", *lines, ""])
 
 
-_GRAPHS: dict[str, type] = {"openvino": OpenVinoGraph, "onnxruntime": OnnxGraph, "ncnn": NcnnGraph}
+_GRAPHS: dict[str, type] = {
+    "openvino": OpenVinoGraph,
+    "onnxruntime": OnnxGraph,
+    "ncnn": NcnnGraph,
+    "winograd": winograd.WinogradGraph,
+}
 
 # Values held at once: the widest features so many times (beside four times a block's width) within blocks, and the
 # enlarged features so many times within the finish; and the weights' bytes, so many times their own. Estimates: check
 # them with benchmarks/upscale.py --memory.
-_WORKING = {"openvino": (4.5, 5.0, 2.5), "onnxruntime": (4.5, 5.0, 2.5), "ncnn": (7.0, 8.0, 8.0)}
+_WORKING = {
+    "openvino": (4.5, 5.0, 2.5),
+    "onnxruntime": (4.5, 5.0, 2.5),
+    "ncnn": (7.0, 8.0, 8.0),
+    "winograd": (3.0, 3.0, 9.5),
+}
