@@ -456,11 +456,12 @@ def _trial(generator: Generator, engines: dict[EngineName, Engine], side: int) -
     side = _round_up(side, generator.unshuffle)
     image = torch.rand(1, generator.architecture["channels"], side, side)
     times: dict[EngineName, float] = {}
-    rounds = [list(engines)] * 2  # the first is a warm-up
+    everyone: list[EngineName] = [*engines]
+    rounds = [everyone, everyone]  # the first is a warm-up
     with tqdm(total=4 * len(engines), desc="trying engines, once", unit="run", leave=False, delay=1) as bar:
         for number in range(4):
             if number == 2:  # what is far behind is not tried again
-                rounds += [[name for name in engines if times[name] < 1.5 * min(times.values())]] * 2
+                rounds += [[name for name in everyone if times[name] < 1.5 * min(times.values())]] * 2
             for name in rounds[number]:
                 engine = engines[name]
                 start = time.perf_counter()
