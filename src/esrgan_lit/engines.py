@@ -193,10 +193,8 @@ class GraphEngine:
     def blocks(self, first: int, last: int) -> Blocks:
         if (first, last) not in self._parts:
             # parts of another length go, so that the weights are held once
-            kept = {
-                key: part for key, part in self._parts.items() if key == "finish" or key[1] - key[0] == last - first
-            }
-            self._parts: dict[tuple[int, int] | str, Callable[..., Tensor]] = kept
+            for key in [key for key in self._parts if isinstance(key, tuple) and key[1] - key[0] != last - first]:
+                del self._parts[key]
             graph = _GRAPHS[self.name]()
             node = graph.input(self.generator.architecture["width"])
             for block in body_of(self.generator)[first:last]:

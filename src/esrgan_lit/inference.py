@@ -462,7 +462,8 @@ def _trial(generator: Generator, engines: dict[EngineName, Engine], side: int) -
     with tqdm(total=4 * len(engines), desc="trying engines, once", unit="run", leave=False, delay=1) as bar:
         for number in range(4):
             if number == 2:  # what is far behind is not tried again
-                rounds += [[name for name in everyone if times[name] < 1.5 * min(times.values())]] * 2
+                near: list[EngineName] = [name for name in everyone if times[name] < 1.5 * min(times.values())]
+                rounds += [near, near]
             for name in rounds[number]:
                 engine = engines[name]
                 start = time.perf_counter()
