@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--strips", type=Path, nargs="+", metavar="PHOTOGRAPH")
     parser.add_argument("--side", type=int, default=256, help="of the photographs' centres that are enlarged")
     parser.add_argument("--tile", type=int, default=128)
-    parser.add_argument("--overlaps", type=int, nargs="+", default=[0, 10, 16, 32, 64, 96])
+    parser.add_argument("--overlaps", type=int, nargs="+", default=[8, 10, 16, 32, 64])
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # a fresh process of --memory
     options = parser.parse_args()
     if options.one:
@@ -80,7 +80,7 @@ def speed_table(options: argparse.Namespace) -> None:
         for name, upscaler in ours.items():
             runs[f"esrgan_lit {name}"] = lambda upscaler=upscaler, pixels=pixels: upscaler(pixels)
         start = time.perf_counter()
-        auto = Upscaler(generator, "auto", "cpu", trial_side=min(side, 128))
+        auto = Upscaler(generator, "auto", "cpu", trial_side=64 if side < 256 else 128)
         trial = time.perf_counter() - start
         times: dict[str, list[float]] = {name: [] for name in runs}
         with torch.inference_mode():
@@ -180,7 +180,7 @@ def centres(paths: list[Path], side: int) -> list[np.ndarray]:
 def seam_table(generator: Generator, options: argparse.Namespace) -> None:
     """Print what tiles change in the 8-bit result."""
     images = centres(options.seams, options.side)
-    engine = Upscaler(generator, "auto", "cpu").engine.name
+    engine = options.engines[0] if len(options.engines) == 1 else Upscaler(generator, "auto", "cpu").engine.name
     whole = [Upscaler(generator, engine, "cpu")(image).astype(int) for image in images]
     print(f"{len(images)} photographs of {options.side}², tiles of {options.tile}, {engine}, 8-bit levels")
     print("| overlap | values changed | pixels changed | largest difference | time / whole |")

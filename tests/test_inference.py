@@ -1,6 +1,7 @@
 """Upscaling arrays: exact in strips, bounded in memory, in every depth and kind of channels."""
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from conftest import make_photograph
 from esrgan_lit import RRDBNet, SRResNet, imresize, load_generator, upscale
 from esrgan_lit.engines import GraphEngine, TorchEngine, installed, make_engine
-from esrgan_lit.inference import Plan, Upscaler, back_project, reach_of, resized_to, to_batch
+from esrgan_lit.inference import Plan, Upscaler, back_project, free_memory, reach_of, resized_to, to_batch
 from esrgan_lit.networks import Generator
 
 
@@ -313,6 +314,7 @@ def test_refusals_name_value_rule_and_remedy(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ValueError, match="use --engine torch"):
         make_engine("ncnn" if "ncnn" in installed() else "torch", generator, torch.device("cuda"))
     monkeypatch.setattr("esrgan_lit.engines.installed", lambda: ["torch"])
+    monkeypatch.setattr("esrgan_lit.inference.installed", lambda: ["torch"])
     with pytest.raises(ValueError, match=r"pip install 'esrgan_lit\[ncnn\]'"):
         make_engine("ncnn", generator)
     assert Upscaler(generator, "auto", "cpu").engine.name == "torch"
@@ -322,10 +324,52 @@ def test_refusals_name_value_rule_and_remedy(monkeypatch: pytest.MonkeyPatch) ->
         Upscaler(RRDBNet(4, 1, 8, 4, channels=1), "torch", "cpu")(make_photograph(8, 8, 0))
 
 
-def test_auto_takes_the_engine_that_was_quickest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_tries_whole_networks_once_and_takes_the_quickest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if len(installed()) == 1:
         pytest.skip("no other engine is installed")
-    other = installed()[1]
-    monkeypatch.setattr(GraphEngine, "blocks", lambda self, first, last: lambda x: x)  # takes no time
-    assert Upscaler(RRDBNet(4, 1), "auto", "cpu").engine.name in installed()[1:]
-    assert other
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked: list[tuple[str, int, int]] = []
+    torch_blocks = TorchEngine.blocks
+
+    def quick(self: GraphEngine, first: int, last: int) -> Callable[[Tensor], Tensor]:
+        asked.append((self.name, first, last))
+        return lambda x: x
+
+    def slow(self: TorchEngine, first: int, last: int) -> Callable[[Tensor], Tensor]:
+        time.sleep(0.3)
+        return torch_blocks(self, first, last)
+
+    monkeypatch.setattr(GraphEngine, "blocks", quick)
+    monkeypatch.setattr(TorchEngine, "blocks", slow)
+    generator = network(blocks=3)
+    chosen = Upscaler(generator, "auto", "cpu", trial_side=16).engine.name
+    assert chosen != "torch"
+    assert {name for name, _, _ in asked} == set(installed()) - {"torch"}
+    assert {(first, last) for _, first, last in asked} == {(0, 3)}
+    tried = len(asked)
+    assert Upscaler(generator, "auto", "cpu", trial_side=16).engine.name == chosen
+    assert len(asked) == tried  # remembered
+    Upscaler(network(blocks=2), "auto", "cpu", trial_side=16)
+    assert len(asked) > tried  # another architecture
+    assert Upscaler(generator, "auto", "cpu", max_memory=1, trial_side=16).engine.name == "torch"  # takes no weights
+    remembered = tmp_path / "esrgan_lit" / "engines.json"
+    assert chosen in remembered.read_text()
+    remembered.write_text("{")  # cut short
+    assert Upscaler(generator, "auto", "cpu", trial_side=16).engine.name != "torch"
+
+
+def test_a_control_group_limits_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"memory/memory.limit_in_bytes": "5000", "memory/memory.usage_in_bytes": "2000"}
+
+    def read(path: Path) -> str:
+        name = path.relative_to("/sys/fs/cgroup").as_posix()
+        if name not in files:
+            raise FileNotFoundError(name)
+        return files[name] + "\n"
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert free_memory() == 3000
+    files.update({"memory.max": "max", "memory.current": "9"})
+    assert free_memory() == 3000
+    files["memory.max"] = "1009"
+    assert free_memory() == 1000

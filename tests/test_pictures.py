@@ -125,3 +125,15 @@ def test_text_and_orientation_of_png(tmp_path: Path) -> None:
 def test_a_cmyk_profile_does_not_stay_on_rgb(awkward: Path) -> None:
     assert read_picture(awkward / "cmyk.jpg").profile is None
     assert ImageCms.ImageCmsProfile(io.BytesIO(PROFILE)).profile.profile_description
+
+
+def test_deep_ppm(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 4096, (5, 7, 3), np.uint16)
+    path = tmp_path / "deep.ppm"
+    path.write_bytes(b"P6\n# a comment\n7 5\n4095\n" + levels.astype(">u2").tobytes())
+    pixels = read_picture(path).pixels
+    assert pixels.dtype == np.uint16
+    np.testing.assert_array_equal(pixels, np.round(levels * (65535 / 4095)))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(PictureError, match=r"deep\.ppm cannot be read"):
+        read_picture(path)

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from esrgan_lit import RRDBNet, load_generator, pretrained
+from esrgan_lit.commands.upscale import main
 from esrgan_lit.data.download import FetchError
 from esrgan_lit.train import prepare
 
@@ -54,6 +55,17 @@ def test_a_release_is_downloaded_once_and_says_its_origin(released: tuple[RRDBNe
         assert loaded.metadata["training_data"] == "nothing"
     assert len(requests) == 1
     assert {path.name for path in (tmp_path / "cache").iterdir()} >= {"tiny.pth"}
+
+
+def test_images_are_enlarged_with_a_release_by_its_name(
+    released: tuple[RRDBNet, list[str]], tmp_path: Path, photograph_folder: Path
+) -> None:
+    source, output = photograph_folder / "a.png", tmp_path / "large.png"
+    main([str(source), "-o", str(output), "--checkpoint", "tiny_x4", "--engine", "torch", "--device", "cpu"])
+    assert len(released[1]) == 1
+    assert output.is_file()
+    with pytest.raises(SystemExit, match="did you mean tiny_x4"):
+        main([str(source), "-o", str(tmp_path / "other.png"), "--checkpoint", "tiny_x5"])
 
 
 def test_other_files_are_refused(released: tuple[RRDBNet, list[str]], tmp_path: Path) -> None:

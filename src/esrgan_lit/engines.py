@@ -11,7 +11,6 @@ import importlib.util
 import io
 import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -127,20 +126,6 @@ def make_engine(
     return GraphEngine(name, generator)
 
 
-def fastest(generator: Generator, side: int = 64, repeats: int = 3) -> EngineName:
-    """The installed engine that computes the trunk's first block soonest on this machine: about a second's trial."""
-    times: dict[EngineName, list[float]] = {}
-    head = torch.rand(1, generator.architecture["width"], side, side)
-    candidates: dict[EngineName, Blocks] = {name: make_engine(name, generator).blocks(0, 1) for name in installed()}
-    with torch.inference_mode():
-        for _ in range(repeats + 1):  # in turn, so that a busy moment hits all of them; the first is a warm-up
-            for name, blocks in candidates.items():
-                start = time.perf_counter()
-                blocks(head)
-                times.setdefault(name, []).append(time.perf_counter() - start)
-    return min(times, key=lambda name: min(times[name][1:]))
-
-
 class TorchEngine:
     """PyTorch, channels last, on any device and in any precision."""
 
@@ -221,6 +206,9 @@ class GraphEngine:
 
     def blocks(self, first: int, last: int) -> Blocks:
         if (first, last) not in self._parts:
+            # parts of another length go, so that the weights are held once
+            for key in [key for key in self._parts if isinstance(key, tuple) and key[1] - key[0] != last - first]:
+                del self._parts[key]
             graph = _GRAPHS[self.name]()
             node = graph.input(self.generator.architecture["width"])
             for block in body_of(self.generator)[first:last]:
@@ -521,6 +509,10 @@ class NcnnGraph:
         net = ncnn.Net()
         net.opt.num_threads = torch.get_num_threads()
         net.opt.use_vulkan_compute = False
+        pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()  # its own ones would keep their peak for ever
+        net.opt.blob_allocator, net.opt.workspace_allocator = pools
+        for pool in pools:
+            pool.set_size_compare_ratio(0)  # any larger piece that is free is taken again
         for narrow in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed"):
             setattr(net.opt, f"use_{narrow}", False)  # bfloat16 storage is 4e-2 off
         handle, path = tempfile.mkstemp(".bin")  # from memory it would refer to bytes that Python frees
@@ -540,7 +532,11 @@ class NcnnGraph:
             status, result = extractor.extract(output)
             if status:
                 raise MemoryError("ncnn could not compute this tile: out of memory")
-            return torch.from_numpy(np.array(result))[None]
+            image = torch.from_numpy(np.array(result))[None]
+            del result, extractor  # what the pools gave must be back before they are cleared
+            for pool in pools:
+                pool.clear()
+            return image
 
         return run
 
@@ -583,11 +579,12 @@ _GRAPHS: dict[str, type] = {
 }
 
 # Values held at once: the widest features so many times (beside four times a block's width) within blocks, and the
-# enlarged features so many times within the finish; and the weights' bytes, so many times their own. Estimates: check
-# them with benchmarks/upscale.py --memory.
+# enlarged features so many times within the finish; and the weights' bytes, so many times their own. Measured on widths
+# of 32 and 64 and growths of 8 to 32, ×2 and ×4, and a fifth or more added, because each version allocates otherwise:
+# a strip that is too low costs some percent of time. Check them with benchmarks/upscale.py --memory.
 _WORKING = {
-    "openvino": (4.5, 5.0, 2.5),
-    "onnxruntime": (4.5, 5.0, 2.5),
-    "ncnn": (7.0, 8.0, 8.0),
+    "openvino": (5.5, 6.5, 3.0),
+    "onnxruntime": (5.5, 6.5, 3.0),
+    "ncnn": (18.0, 15.0, 12.0),
     "winograd": (3.0, 3.0, 9.5),
 }

@@ -6,24 +6,30 @@ margin, and where the trunk's own working memory is too much, each of its blocks
 gives the pixels of the whole image. Only where even the features do not fit are there tiles, which overlap.
 """
 
+import importlib.metadata
+import json
 import math
+import os
+import platform
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
+from tqdm import tqdm
 
 from esrgan_lit.engines import (
     Engine,
     EngineName,
     block_reach,
     body_of,
-    fastest,
     image_skip_of,
+    installed,
     make_engine,
 )
 from esrgan_lit.networks import Generator
@@ -35,13 +41,15 @@ PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "fp16", "bf16")
 BACK_PROJECTIONS: tuple[BackProjection, ...] = ("gaussian", "reverse-filter")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Low-resolution pixels that tiles see beyond their own on each side: in design measurements at most 1 or 2 8-bit levels
-# on real weights (measure with benchmarks/upscale.py --seams).
+# Low-resolution pixels that tiles see beyond their own on each side. Measured on RealSR's weights and two photographs
+# (192², tiles of 96), an overlap of 10 changed 16.6 % of the pixels by up to 24 levels, and 16 8.6 % by up to 16; 64 is
+# taken from earlier measurements, 2 levels at most (measure with benchmarks/upscale.py --seams).
 OVERLAP = 64
 SMALLEST_TILE = 32
 _MIB = 2**20
 _FINISH_TARGET = 128 * _MIB  # strips of the tail are no faster with more
-_ONE_PART_PIXELS = 300**2  # smaller images go through all blocks in one call, larger ones show their progress
+# Smaller images go through all blocks as one graph, which is up to 1.4 times as fast; larger ones show their progress.
+_ONE_PART_PIXELS = 512**2
 
 Progress = Callable[[float], object]
 Region = tuple[int, int, int, int]  # top, bottom, left and right in low-resolution pixels
@@ -80,8 +88,8 @@ class Upscaler:
 
     Args:
         generator: it is copied.
-        engine: ``torch``, ``openvino``, ``onnxruntime``, ``ncnn``, or ``auto``: the fastest installed, by a second's
-            trial, on a CPU, and PyTorch elsewhere.
+        engine: ``torch``, ``openvino``, ``onnxruntime``, ``ncnn``, or ``auto``: on a CPU :func:`fastest`, and PyTorch
+            elsewhere.
         device: ``None`` takes CUDA, else MPS, else the CPU.
         precision: ``auto`` is fp16 on CUDA and fp32 elsewhere. A tile whose result is not finite is computed again in
             fp32.
@@ -121,7 +129,7 @@ class Upscaler:
             precision = "fp16" if place.type == "cuda" else "fp32"
         if engine == "auto":
             plain = place.type == "cpu" and precision == "fp32" and not compiled
-            engine = fastest(generator, trial_side) if plain else "torch"
+            engine = fastest(generator, trial_side, max_memory) if plain else "torch"
         self.generator = generator
         self.scale = generator.scale
         self.max_memory = max_memory
@@ -403,6 +411,94 @@ class _Account:
         self._told = 0.0
 
 
+def fastest(generator: Generator, side: int = 64, max_memory: int | None = None) -> EngineName:
+    """The installed engine that computes this architecture soonest on this machine's CPU, by trying all of them.
+
+    Each runs the whole network, as it will for images, on one of side × side pixels. That takes from seconds to half a
+    minute, once: ``engines.json`` in the user's cache remembers it for the architecture, the processor, the threads and
+    the versions of all engines. Delete the file for another trial.
+
+    Args:
+        generator: of the architecture.
+        side: of the image that is tried, in pixels.
+        max_memory: bytes that the process may take; engines whose weights would take more than half of what is left
+            beside the others' are not tried.
+    """
+    engines: dict[EngineName, Engine] = {}
+    allowed = (max_memory - psutil.Process().memory_info().rss if max_memory is not None else free_memory()) // 2
+    for name in installed():
+        engine = make_engine(name, generator)
+        allowed -= engine.preparation_bytes
+        if allowed > 0 or name == "torch":
+            engines[name] = engine
+    if len(engines) == 1:
+        return "torch"
+    versions = {name: _version(name) for name in ("esrgan_lit", *engines)}
+    machine = [_processor(), torch.get_num_threads()]
+    key = json.dumps([generator.architecture, side, machine, versions], sort_keys=True)
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan_lit"
+    known = _remembered(folder / "engines.json").get(key, {})
+    if known and known.keys() <= engines.keys():
+        return min(known, key=lambda name: known[name])
+    times = _trial(generator, engines, side)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f"engines.{os.getpid()}.json"
+        unfinished.write_text(json.dumps({**_remembered(folder / "engines.json"), key: times}, indent=1))
+        os.replace(unfinished, folder / "engines.json")
+    except OSError:
+        pass  # a home that cannot be written: tried again next time
+    return min(times, key=lambda name: times[name])
+
+
+@torch.inference_mode()
+def _trial(generator: Generator, engines: dict[EngineName, Engine], side: int) -> dict[EngineName, float]:
+    """Least seconds of each engine for a whole image, the engines in turn, because a machine is busy now and then."""
+    side = _round_up(side, generator.unshuffle)
+    image = torch.rand(1, generator.architecture["channels"], side, side)
+    times: dict[EngineName, float] = {}
+    everyone: list[EngineName] = [name for name in installed() if name in engines]
+    rounds: list[list[EngineName]] = [everyone, everyone]  # the first is a warm-up
+    with tqdm(total=4 * len(engines), desc="trying engines, once", unit="run", leave=False, delay=1) as bar:
+        for number in range(4):
+            if number == 2:  # what is far behind is not tried again
+                near: list[EngineName] = [name for name in everyone if times[name] < 1.5 * min(times.values())]
+                rounds += [near, near]
+            for name in rounds[number]:
+                engine = engines[name]
+                start = time.perf_counter()
+                head = engine.head(image)
+                engine.finish()(engine.blocks(0, len(body_of(generator)))(head), head)
+                taken = time.perf_counter() - start
+                times[name] = taken if number < 2 else min(taken, times[name])
+                bar.update()
+    return times
+
+
+def _remembered(path: Path) -> dict[str, dict[EngineName, float]]:
+    """What earlier trials found, as far as the file can be read: seconds of each engine."""
+    try:
+        found: Any = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {key: times for key, times in found.items() if isinstance(times, dict)} if isinstance(found, dict) else {}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""  # a build under another name
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "CPU part")))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 def check_image(image: np.ndarray) -> None:
     """Raise TypeError or ValueError for an array that is no image as :func:`upscale` takes it."""
     if image.dtype not in (np.uint8, np.uint16):
@@ -498,14 +594,18 @@ def reach_of(generator: Generator) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that can still be taken: what the system has, or less where a control group allows less."""
+    """Bytes that can still be taken: what the system has, or less where a control group (of either version) allows."""
     free = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return free if limit == "max" else min(free, int(limit) - int(used))
-    except (OSError, ValueError):
-        return free
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            allowed, taken = ((Path("/sys/fs/cgroup") / name).read_text().strip() for name in (limit, used))
+            free = free if allowed == "max" else min(free, int(allowed) - int(taken))
+        except (OSError, ValueError):
+            continue
+    return max(0, free)
 
 
 def to_batch(image: np.ndarray) -> Tensor:

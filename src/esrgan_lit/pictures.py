@@ -181,13 +181,28 @@ def _is_deep_colour(opened: Image.Image, path: Path) -> bool:
         with path.open("rb") as file:
             header = file.read(26)
         return len(header) == 26 and header[24] == 16 and header[25] != 0
+    if opened.format == "PPM":
+        return _ppm_header(path)[:1] == [b"P6"] and int(_ppm_header(path)[3]) > 255
     if opened.format == "TIFF":
         bits = getattr(opened, "tag_v2", {}).get(258, ())
         return len(bits) > 1 and max(bits) > 8
     return False
 
 
+def _ppm_header(path: Path) -> list[bytes]:
+    """Kind, width, height and highest level of a PPM file; comments go from # to the end of their line."""
+    with path.open("rb") as file:
+        lines = [line.split(b"#")[0] for line in file.read(4096).split(b"\n")]
+    return b" ".join(lines).split()[:4]
+
+
 def _read_deep(path: Path, kind: str) -> np.ndarray:
+    if kind == "PPM":
+        _, width, height, most = _ppm_header(path)
+        with Image.open(path) as opened:
+            start = opened.tile[0].offset
+        levels = np.frombuffer(path.read_bytes(), ">u2", 3 * int(width) * int(height), start)
+        return np.round(levels.reshape(int(height), int(width), 3) * (65535 / int(most))).astype(np.uint16)
     imagecodecs, tifffile = _deep_libraries(path)
     if kind == "PNG":
         return imagecodecs.png_decode(path.read_bytes())

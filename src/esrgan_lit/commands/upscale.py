@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.self_ensemble,
             options.back_project,
             options.compile,
-            trial_side=min(max(side, 32), 128),
+            trial_side=64 if side < 256 else 128,
         )
         into_folder = jobs.keys() != {options.output}
         record = Record(options.output if into_folder else None, settings_of(options, generator))
@@ -303,7 +303,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders (recursive) or globs")
     parser.add_argument("-o", "--output", type=Path, required=True, help="image file for one image, else a folder")
     parser.add_argument(
-        "--checkpoint", type=Path, nargs="+", required=True, help="checkpoint (.ckpt) or weights; two for --alpha"
+        "--checkpoint",
+        nargs="+",
+        required=True,
+        help="checkpoint (.ckpt), weights, or a release's name such as esrgan_x4; two for --alpha",
     )
     parser.add_argument("--alpha", type=float, help="blend two checkpoints: 0 is the first (PSNR), 1 the second (GAN)")
     parser.add_argument("--without-ema", action="store_true", help="the last weights rather than the averaged ones")
@@ -317,7 +320,9 @@ def _parser() -> argparse.ArgumentParser:
         "--back-project", nargs="?", const="gaussian", choices=BACK_PROJECTIONS, help="agree with the input when shrunk"
     )
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--engine", default="auto", choices=["auto", *ENGINES], help="auto: the fastest installed")
+    machine.add_argument(
+        "--engine", default="auto", choices=["auto", *ENGINES], help="auto: the fastest, by a trial, once"
+    )
     machine.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     machine.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto: fp16 on CUDA, else fp32")
     machine.add_argument("--compile", action="store_true", help="compile with Inductor (torch; takes a minute first)")
