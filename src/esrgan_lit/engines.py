@@ -563,4 +563,4 @@ _GRAPHS: dict[str, type] = {"openvino": OpenVinoGraph, "onnxruntime": OnnxGraph,
 # enlarged features so many times within the finish; and the weights' bytes, so many times their own. Measured on widths
 # of 32 and 64 and growths of 8 to 32, ×2 and ×4, and a fifth or more added, because each version allocates otherwise:
 # a strip that is too low costs some percent of time. Check them with benchmarks/upscale.py --memory.
-_WORKING = {"openvino": (5.5, 6.5, 3.0), "onnxruntime": (5.5, 6.5, 3.0), "ncnn": (18.0, 15.0, 12.0)}
+_WORKING = {"openvino": (5.5, 6.5, 3.0), "onnxruntime": (9.0, 10.0, 3.0), "ncnn": (18.0, 15.0, 12.0)}
