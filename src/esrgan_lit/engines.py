@@ -584,7 +584,7 @@ _GRAPHS: dict[str, type] = {
 # a strip that is too low costs some percent of time. Check them with benchmarks/upscale.py --memory.
 _WORKING = {
     "openvino": (5.5, 6.5, 3.0),
-    "onnxruntime": (5.5, 6.5, 3.0),
+    "onnxruntime": (9.0, 10.0, 3.0),
     "ncnn": (18.0, 15.0, 12.0),
     "winograd": (3.0, 3.0, 9.5),
 }
