@@ -42,8 +42,8 @@ BACK_PROJECTIONS: tuple[BackProjection, ...] = ("gaussian", "reverse-filter")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # Low-resolution pixels that tiles see beyond their own on each side. Measured on RealSR's weights and two photographs
-# (192², tiles of 96), an overlap of 10 changed 16.6 % of the pixels by up to 24 levels, and 16 8.6 % by up to 16, and 64
-# 0.01 % by 1 (measure with benchmarks/upscale.py --seams).
+# (192², tiles of 96): an overlap of 10 changes 16.6 % of the pixels by up to 24 levels, 16 8.6 % by up to 16, 32 0.65 %
+# by 1, and 64 0.01 % by 1 (benchmarks/upscale.py --seams).
 OVERLAP = 64
 SMALLEST_TILE = 32
 _MIB = 2**20
@@ -88,7 +88,7 @@ class Upscaler:
 
     Args:
         generator: it is copied.
-        engine: ``torch``, ``openvino``, ``onnxruntime``, ``ncnn``, or ``auto``: on a CPU :func:`fastest`, and PyTorch
+        engine: ``torch``, ``openvino``, ``onnxruntime``, ``ncnn``, ``winograd``, or ``auto``: on a CPU :func:`fastest`, and PyTorch
             elsewhere.
         device: ``None`` takes CUDA, else MPS, else the CPU.
         precision: ``auto`` is fp16 on CUDA and fp32 elsewhere. A tile whose result is not finite is computed again in
