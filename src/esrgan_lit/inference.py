@@ -88,8 +88,8 @@ class Upscaler:
 
     Args:
         generator: it is copied.
-        engine: ``torch``, ``openvino``, ``onnxruntime``, ``ncnn``, ``winograd``, or ``auto``: on a CPU :func:`fastest`, and PyTorch
-            elsewhere.
+        engine: ``torch``, ``openvino``, ``onnxruntime``, ``ncnn``, ``winograd``, or ``auto``: on a CPU the fastest of
+            those that are there, by one trial that is remembered, and PyTorch elsewhere.
         device: ``None`` takes CUDA, else MPS, else the CPU.
         precision: ``auto`` is fp16 on CUDA and fp32 elsewhere. A tile whose result is not finite is computed again in
             fp32.
