@@ -1,6 +1,7 @@
 """The two stages of training: glue between networks, losses and Lightning. Formulas and numbers live elsewhere."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -113,7 +114,7 @@ class Stage(L.LightningModule):
         if len(batch.low_res) % count:
             raise ValueError(
                 f"data.batch {len(batch.low_res)} cannot be split into {count} parts of one size; "
-                f"use a multiple of stage.options.accumulate"
+                "use a multiple of stage.options.accumulate"
             )
         return [Pair(*images) for images in zip(*(images.chunk(count) for images in batch), strict=True)]
 
@@ -163,13 +164,9 @@ class Stage(L.LightningModule):
         if self.trainer.world_size > 1:
             totals = cast(Tensor, self.trainer.strategy.reduce(totals, reduce_op="sum"))
         *means, skipped, in_a_row = torch.cat((totals[0] / totals[1], self.skipped)).tolist()
-        logged = {
-            name: mean for name, mean in zip(self.terms, means, strict=True) if mean == mean
-        }  # NaN: none was finite
-        shown = {name for name in logged if name in LOSSES}
-        self.log_dict({f"train/{name}": logged[name] for name in logged if name in shown}, prog_bar=True)
-        self.log_dict({f"train/{name}": logged[name] for name in logged if name not in shown})
-        self.log("train/skipped_steps", skipped)
+        for name, value in (*zip(self.terms, means, strict=True), ("skipped_steps", skipped)):
+            if not math.isnan(value):  # NaN: the term was finite in none of the iterations
+                self.log(f"train/{name}", value, prog_bar=name in LOSSES)
         self.sums.zero_()
         self.counts.zero_()
         if in_a_row >= self.options.stop_after_skipped:

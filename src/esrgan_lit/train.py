@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.data.module import PairDataModule
 from esrgan_lit.diagnosis import NonFiniteLossError
-from esrgan_lit.interruption import AtomicCheckpointIO, Interrupted, find_checkpoint, find_fault
+from esrgan_lit.interruption import Interrupted, find_checkpoint, find_fault, save_last
 from esrgan_lit.monitoring import SteadfastWandbLogger
 from esrgan_lit.scores import MetricUnavailableError
 from esrgan_lit.stages import SCRATCH, Stage
@@ -108,10 +108,7 @@ def fit(config: DictConfig, trainer: L.Trainer, stage: Stage, data: PairDataModu
     try:
         trainer.fit(stage, data, ckpt_path=config.resume, weights_only=True)
         # The iterations after the last validation are kept too.
-        trainer.save_checkpoint(last, weights_only=False)
-        writer = trainer.strategy.checkpoint_io
-        if isinstance(writer, AtomicCheckpointIO) and writer.failure is not None:
-            raise writer.failure
+        save_last(trainer, last)
     finally:
         for logger in trainer.loggers:
             if isinstance(logger, SteadfastWandbLogger):
