@@ -15,6 +15,7 @@ the engine alone.
 import argparse
 import gc
 import json
+import math
 import os
 import resource
 import statistics
@@ -82,7 +83,7 @@ def speed_table(options: argparse.Namespace) -> None:
         print("| what | ms | spandrel, ms | × spandrel | largest difference |\n|---|---:|---:|---:|---:|", flush=True)
         with torch.inference_mode():
             reference = theirs(low_res)
-            graphs = [(name, "one graph") for name in options.engines if name != "torch"]
+            graphs = [(name, "one graph") for name in options.engines if name not in ("torch", "winograd")]
             for name, kind in [*graphs, *((name, "esrgan_lit") for name in options.engines)]:
                 # One at a time: the working memories of all of them together do not fit beside each other.
                 difference = float("nan")
@@ -97,7 +98,8 @@ def speed_table(options: argparse.Namespace) -> None:
                 its, spandrels = (statistics.median(column) for column in zip(*pairs, strict=True))
                 what = f"{name}, {kind}" if kind == "one graph" else f"esrgan_lit {name}" + " (auto)" * (name == auto)
                 cells = [what, f"{its * 1e3:.0f}", f"{spandrels * 1e3:.0f}", f"{spandrels / its:.2f}"]
-                print(f"| {' | '.join(cells)} | {difference:.0e} |", flush=True)
+                cells.append("–" if math.isnan(difference) else f"{difference:.0e}")
+                print(f"| {' | '.join(cells)} |", flush=True)
                 run = upscaler = None
                 gc.collect()
 

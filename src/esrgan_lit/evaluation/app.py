@@ -18,8 +18,9 @@ from esrgan_lit.evaluation.page import write_page
 from esrgan_lit.evaluation.report import SetReport
 from esrgan_lit.evaluation.run import evaluate
 from esrgan_lit.evaluation.testsets import TestSet, open_sets
+from esrgan_lit.files import cache_folder, write_whole
 from esrgan_lit.plots import pyplot
-from esrgan_lit.scores import Metric, MetricOptions, MetricUnavailableError, cache_folder, make_metric
+from esrgan_lit.scores import Metric, MetricOptions, MetricUnavailableError, make_metric
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def run(config: DictConfig, plan: Plan) -> Path:
     results = evaluate(plan.sets, plan.methods, plan.metrics, cache, config.workers or os.cpu_count() or 1)
     reports = [SetReport(test_set, results, plan.metrics) for test_set in plan.sets]
     reporting.write_csv(reports, folder / "results.csv")
-    reporting.write_whole(folder / "results.md", reporting.markdown(reports, plan.absent, plan.sources))
+    write_whole(folder / "results.md", reporting.markdown(reports, plan.absent, plan.sources))
     print_tables(reports, plan)
     shown, planes = {}, {}
     for report in reports:

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from esrgan_lit.evaluation.report import SetReport, Shown, write_whole
+from esrgan_lit.evaluation.report import SetReport, Shown
+from esrgan_lit.files import write_whole
 
 LOSSY_QUALITY = 90  # of WebP, where the images would make the page too large without loss
 
