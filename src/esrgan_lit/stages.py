@@ -99,7 +99,8 @@ class Stage(L.LightningModule):
         # Looked up once: PyTorch takes a millisecond to walk through the 500 modules of 23 blocks.
         trained = self.networks()
         self.parameters_of = {network: list(network.parameters()) for network in (*trained, self.delivered)}
-        self.statistics = [buffer for network in trained for buffer in network.buffers()]
+        perceptual = getattr(self, "perceptual", None)  # frozen
+        self.statistics = [b for network in trained if network is not perceptual for b in network.buffers()]
         channels_last = self.options.channels_last
         if self.device.type == "cuda" if channels_last is None else channels_last:
             for network in (*self.networks(), self.delivered):
@@ -144,8 +145,9 @@ class Stage(L.LightningModule):
             skipped: whether a step was skipped.
             batch: the batch, for the diagnosis.
         """
-        values = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]} | once
-        vector = torch.stack([values[name].to(self.sums.dtype) for name in self.terms])
+        kind = self.sums.dtype
+        rows = [[(part | once)[name].to(kind) for name in self.terms] for part in parts]
+        vector = torch.stack([torch.stack(row) for row in rows]).mean(0)
         finite = vector.isfinite()
         self.sums += torch.where(finite, vector, 0)
         self.counts += finite
