@@ -20,7 +20,7 @@ from esrgan_lit.data.pairs import Pair, ValidationImage
 from esrgan_lit.diagnosis import NonFiniteLossError, write_diagnosis
 from esrgan_lit.interruption import go_on_behind
 from esrgan_lit.losses import Mean, PerceptualLoss, PixelLoss, RelativisticAverageLoss, StandardLoss
-from esrgan_lit.networks import Generator
+from esrgan_lit.networks import Generator, sum_over_ranks
 from esrgan_lit.optimization import Descent, Statistics, StepOptions, keep_freed_memory
 from esrgan_lit.validation import WITHOUT_EMA, Validation
 
@@ -402,8 +402,8 @@ class GanStage(Stage):
         """E[·] of Eqs. 1 and 2 over the mini-batches of all ranks, with gradients through each."""
         if self.trainer.world_size == 1:
             return torch.mean
-        both = cast(Tensor, self.all_gather(torch.stack((real_logits, fake_logits)), sync_grads=True))
-        real_mean, fake_mean = both[:, 0].mean(), both[:, 1].mean()
+        means = torch.stack((real_logits.mean(), fake_logits.mean()))
+        real_mean, fake_mean = sum_over_ranks(means) / self.trainer.world_size
         return lambda logits: real_mean if logits is real_logits else fake_mean
 
 

@@ -36,6 +36,7 @@ NOISE = (
     r".*does not have many workers",  # reading from memory needs none
     r"Checkpoint directory .* exists and is not empty",  # `last.ckpt` and a run given again write there on purpose
     r".*defined a `validation_step` but have no `val_dataloader`",  # data.validation=null says so
+    r"It is recommended to use `self.log\('val/",  # figures are sums over the ranks already
     r"Total length of `list` across ranks is zero",  # the same
 )
 
