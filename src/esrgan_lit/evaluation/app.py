@@ -14,10 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from esrgan_lit.data.pairs import Degradation
 from esrgan_lit.evaluation import report as reporting
 from esrgan_lit.evaluation.methods import Method, bicubic, name_sources, network, sweep
-from esrgan_lit.evaluation.page import write_page
+from esrgan_lit.evaluation.page import write_evaluation
 from esrgan_lit.evaluation.report import SetReport
 from esrgan_lit.evaluation.run import evaluate
 from esrgan_lit.evaluation.testsets import TestSet, open_sets
+from esrgan_lit.pages import write_whole
 from esrgan_lit.plots import pyplot
 from esrgan_lit.scores import Metric, MetricOptions, MetricUnavailableError, cache_folder, make_metric
 
@@ -126,7 +127,7 @@ def run(config: DictConfig, plan: Plan) -> Path:
     results = evaluate(plan.sets, plan.methods, plan.metrics, cache, config.workers or os.cpu_count() or 1)
     reports = [SetReport(test_set, results, plan.metrics) for test_set in plan.sets]
     reporting.write_csv(reports, folder / "results.csv")
-    reporting.write_whole(folder / "results.md", reporting.markdown(reports, plan.absent, plan.sources))
+    write_whole(folder / "results.md", reporting.markdown(reports, plan.absent, plan.sources))
     print_tables(reports, plan)
     shown, planes = {}, {}
     for report in reports:
@@ -140,7 +141,7 @@ def run(config: DictConfig, plan: Plan) -> Path:
         else:
             planes[name] = plane.with_suffix(".svg").read_text(encoding="utf-8")
     page = folder / "index.html"
-    write_page(reports, shown, planes, plan.absent, plan.sources, config.page_megabytes, page)
+    write_evaluation(reports, shown, planes, plan.absent, plan.sources, config.page_megabytes, page)
     for what in ("results.csv", "results.md", "pictures", *(f"plane_{name}.png" for name in planes), "index.html"):
         print(f"{folder / what}")
     return folder

@@ -3,11 +3,10 @@
 import csv
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -16,6 +15,7 @@ from esrgan_lit.data.images import read_image
 from esrgan_lit.evaluation.published import PIRM_REGIONS, Table, published_for
 from esrgan_lit.evaluation.run import Result
 from esrgan_lit.evaluation.testsets import Case, TestSet
+from esrgan_lit.pages import write_whole
 from esrgan_lit.plots import places_of_difference, pyplot
 from esrgan_lit.scores import Metric
 
@@ -273,8 +273,7 @@ def draw_plane(report: SetReport, path: Path) -> str | None:
     axis.set_title(f"{report.test_set.name}; regions of PIRM 2018: RMSE ≤ 11.5, 12.5, 16", fontsize=10)
     axis.margins(y=0.15)
     with plt.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(_beside(path.with_suffix(".svg")), format="svg")
-    os.replace(_beside(path.with_suffix(".svg")), path.with_suffix(".svg"))
+        write_whole(path.with_suffix(".svg"), lambda beside: figure.savefig(beside, format="svg"))
     _save_figure(figure, path)
     return None
 
@@ -288,25 +287,8 @@ def write_pictures(report: SetReport, shown: Sequence[Shown], folder: Path) -> N
         draw_case(one, values, folder / f"{report.test_set.name}_{one.case.name}.png")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file: whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _save_figure(figure: Any, path: Path) -> None:
     try:
-        _beside(path).write_text(text, encoding="utf-8", newline="")
-        os.replace(_beside(path), path)
+        write_whole(path, lambda beside: figure.savefig(beside, dpi=110, format="png"))
     finally:
-        _beside(path).unlink(missing_ok=True)
-
-
-def _save_figure(figure: object, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(_beside(path), dpi=110, format="png")  # pyright: ignore[reportAttributeAccessIssue]
-        os.replace(_beside(path), path)
-    finally:
-        _beside(path).unlink(missing_ok=True)
         pyplot().close(figure)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
