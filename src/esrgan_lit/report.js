@@ -50,26 +50,27 @@ function chart(title, lines, logarithmic) {
   if (!values.length) return null;
   logarithmic = logarithmic && Math.min(...values) > 0;
   const scale = logarithmic ? Math.log10 : value => value;
-  const [width, height, left, top, bottom] = [400, 220, 50, 8, 24];
+  const [width, height, left, right, top, bottom] = [400, 220, 50, 18, 8, 24];
   let [low, high] = [scale(Math.min(...values)), scale(Math.max(...values))];
   if (low === high) [low, high] = [low - Math.abs(low || 1) * 0.1, high + Math.abs(high || 1) * 0.1];
   const margin = 0.04 * (high - low);
   [low, high] = [low - margin, high + margin];
   const start = Math.min(...ends), end = Math.max(...ends, start + 1);
-  const x = at => left + (at - start) / (end - start) * (width - left - 8);
+  const x = at => left + (at - start) / (end - start) * (width - left - right);
   const y = value => top + (high - scale(value)) / (high - low) * (height - top - bottom);
   const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "img"});
-  let marks = logarithmic ? steps(low, high, 4).map(power => 10 ** power) : steps(low, high, 4);
-  if (logarithmic && high - low > 2) marks = marks.filter(mark => Number.isInteger(+Math.log10(mark).toFixed(9)));
-  marks.forEach(mark => picture.append(svg("line", {x1: left, x2: width - 8, y1: y(mark), y2: y(mark)}),
+  const marks = !logarithmic ? steps(low, high, 4) : high - low > 1.5
+    ? steps(Math.ceil(low), Math.floor(high), 4).filter(Number.isInteger).map(power => 10 ** power)
+    : steps(10 ** low, 10 ** high, 4);
+  marks.forEach(mark => picture.append(svg("line", {x1: left, x2: width - right, y1: y(mark), y2: y(mark)}),
     svg("text", {x: left - 5, y: y(mark) + 4, "text-anchor": "end"}, short(mark))));
   steps(start, end, 5).forEach(mark => picture.append(
     svg("text", {x: x(mark), y: height - 6, "text-anchor": "middle"}, mark >= 1e4 ? `${short(mark / 1e3)}k` : short(mark))));
   const draw = (points, colour, style) => picture.append(svg("polyline", {
     points: points.map(([at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`).join(" "),
     fill: "none", stroke: colour, ...style}));
-  lines.forEach(({points, colour}) => {
-    const long = points.length > 80;
+  lines.forEach(({label, points, colour}) => {
+    const long = points.length > 80 && !label.match(/rate$|skipped/);  // those have steps, and no noise
     if (long) draw(points, colour, {"stroke-width": 1, opacity: 0.25});
     draw(long ? smooth(points) : points, colour, {"stroke-width": 1.8});
     if (points.length < 30) points.forEach(([at, value]) => picture.append(
@@ -88,7 +89,7 @@ function chart(title, lines, logarithmic) {
   }
   picture.addEventListener("pointermove", event => {
     const place = picture.getBoundingClientRect();
-    const at = start + ((event.clientX - place.left) / place.width * width - left) / (width - left - 8) * (end - start);
+    const at = start + ((event.clientX - place.left) / place.width * width - left) / (width - left - right) * (end - start);
     const inside = Math.min(end, Math.max(start, at));
     cursor.setAttribute("visibility", "visible");
     ["x1", "x2"].forEach(name => cursor.setAttribute(name, x(inside)));
@@ -136,13 +137,15 @@ function panels(run) {
   }
   range.addEventListener("input", draw);
   draw();
-  return make("div", {}, make("div", {className: "controls"}, make("label", {}, "validation ", range), said), holder);
+  const slider = iterations.length > 1 ? [make("label", {}, "validation ", range)] : [];
+  return make("div", {}, make("div", {className: "controls"}, ...slider, said), holder);
 }
 function settings(run) {
-  const changed = new Map(run.overrides);
+  const overridden = run.overrides.map(([key]) => key.replaceAll("/", "."));
+  const bold = key => overridden.some(one => key === one || key.startsWith(`${one}.`)) ? "best" : "";
   const table = sortable([{title: "key", text: true}, {title: "value", text: true}],
-    run.settings.map(([key, value]) => [{value: key, label: key, className: changed.has(key) ? "best" : ""},
-                                        {value, label: value, className: changed.has(key) ? "best" : ""}]));
+    run.settings.map(([key, value]) => [{value: key, label: key, className: bold(key)},
+                                        {value, label: value, className: bold(key)}]));
   const filter = make("input", {type: "search", placeholder: "filter"});
   filter.addEventListener("input", () => table.querySelectorAll("tbody tr").forEach(row => {
     row.hidden = !row.textContent.toLowerCase().includes(filter.value.toLowerCase());
@@ -177,7 +180,8 @@ if (data.summary) {
   const texts = columns.map((_, at) => rows.some(row => typeof row[at] === "string"));
   const table = sortable(columns.map((title, at) => ({title, text: texts[at], higher: !texts[at]})), rows.map(
     row => row.map((value, at) => value === null ? {value: NaN, label: "–"}
-      : typeof value === "number" ? {value, label: short(value)} : value)));
+      : typeof value === "number" ? {value, label: short(value)}
+      : {value, label: value, className: value.length > 40 ? "long" : ""})));
   const holder = make("section", {id: "run"});
   const names = data.runs.map(run => run.name);
   const open = name => {

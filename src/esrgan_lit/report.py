@@ -19,6 +19,7 @@ from esrgan_lit.pages import image_address, write_page, write_whole
 from esrgan_lit.plots import pyplot
 from esrgan_lit.runs import Run, differing, open_runs
 
+KINDS = ("best", "loss", "last")  # of figures, as the tables have them in order
 POINTS = 500  # of a curve in the page; longer ones are thinned to means
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,10 @@ def write_report(folders: Sequence[Path], output: Path, megabytes: float = 30) -
         try:
             data["summary"]["picture"] = draw_parallel_coordinates(table, output / "summary.png")
             written.append(output / "summary.png")
-        except (ModuleNotFoundError, ValueError) as error:
-            log.warning("the sweep's picture is left out: %s", error)
+        except ModuleNotFoundError as error:
+            log.warning("the picture is left out: %s", error)
+        except ValueError as error:
+            log.info("there is no picture yet: %s", error)
     panels, data["remark"] = _embed(runs, megabytes * 1e6, last_only=sweep)
     data["runs"] = [_run_data(*one) for one in zip(names, runs, panels, strict=True)]
     write_page(output / "report.html", title, data, "report")
@@ -91,7 +94,10 @@ class Table:
 
     def __init__(self, names: Sequence[str], runs: Sequence[Run]) -> None:
         self.varied = differing(runs)
-        self.measured = sorted(dict.fromkeys(name for run in runs for name in run.figures), key=_figure_order)
+        # The metric that ranks comes first: the picture is coloured by it.
+        ranks = {f"best/{run.settings.get('stage.validation.rank_by')}" for run in runs}
+        measured = {name for run in runs for name in run.figures}
+        self.measured = sorted(measured, key=lambda name: (name not in ranks, KINDS.index(name.split("/")[0]), name))
         self.columns = ["job", *self.varied, "state", *self.measured]
         self.rows: list[list[Any]] = []
         for name, run in zip(names, runs, strict=True):
@@ -127,31 +133,31 @@ def draw_parallel_coordinates(table: Table, path: Path) -> str:
         ModuleNotFoundError: when Matplotlib is missing.
     """
     plt = pyplot()
-    # Columns of one value say nothing, and beside the best figures the last ones little.
+    # Beside the best figures the last ones say little, and columns of one value nothing.
     chosen = [name for name in table.measured if not name.startswith("last/") or "best" not in table.measured[0]]
-    columns = {name: [row[table.columns.index(name)] for row in table.rows] for name in (*table.varied, *chosen)}
-    axes = {name: _Axis(name, values) for name, values in columns.items() if len(set(values)) > 1}
-    rows = [at for at in range(len(table.rows)) if any(columns[name][at] is not None for name in chosen)]
-    if not rows or not any(name in axes for name in chosen):
-        raise ValueError("no two runs with different figures")
-    hue = next(axes[name] for name in chosen if name in axes)
-    figure, axis = plt.subplots(figsize=(max(6, 1.9 * len(axes)), 4.8), layout="constrained")
+    rows = [row for row in table.rows if any(row[table.columns.index(name)] is not None for name in chosen)]
+    columns = {name: [row[table.columns.index(name)] for row in rows] for name in (*table.varied, *chosen)}
+    axes = {name: _Axis(values) for name, values in columns.items() if len(set(values)) > 1}
+    if not any(name in axes for name in chosen):
+        raise ValueError("there are no two runs with different figures")
+    hue = next(name for name in chosen if name in axes)
+    figure, axis = plt.subplots(figsize=(max(6, 1.5 * len(axes)), 4.8), layout="constrained")
     colours = plt.get_cmap("viridis")
-    for at in rows:
+    beside = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+    backing = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
+    for at, row in enumerate(rows):
         heights = [one.heights[at] for one in axes.values()]
-        axis.plot(range(len(axes)), heights, color=colours(0.92 * hue.heights[at]), marker="o", linewidth=1.8)
-        last = max((place for place, height in enumerate(heights) if not math.isnan(height)), default=0)
-        axis.annotate(f" {table.rows[at][0]}", (last, heights[last]), fontsize=8, va="center")
+        axis.plot(heights, color=colours(0.92 * axes[hue].heights[at]), marker="o", linewidth=1.8)
+        known = [place for place, height in enumerate(heights) if not math.isnan(height)]
+        axis.annotate(f" {row[0]}", (known[-1], heights[known[-1]]), (5, 0), **beside)
     for place, one in enumerate(axes.values()):
         axis.axvline(place, color="0.6", linewidth=0.8, zorder=0)
         for height, label in one.labels:
-            axis.annotate(
-                label, (place, height), (-4, 0), textcoords="offset points", ha="right", va="center", fontsize=8
-            )
+            axis.annotate(label, (place, height), (-5, 0), ha="right", bbox=backing, **beside)
     axis.set_xticks(range(len(axes)), [_folded(name) for name in axes], fontsize=8)
     axis.set(xlim=(-0.6, len(axes) - 0.6), ylim=(-0.06, 1.06), yticks=[])
     axis.spines[:].set_visible(False)
-    axis.set_title(f"{len(rows)} runs, coloured by {hue.name}; at the lines' ends their numbers", fontsize=10)
+    axis.set_title(f"{len(rows)} runs, yellow where {hue} is highest; their names stand at the right", fontsize=10)
     try:
         svg = io.StringIO()
         with plt.rc_context({"svg.fonttype": "none"}):
@@ -163,31 +169,38 @@ def draw_parallel_coordinates(table: Table, path: Path) -> str:
 
 
 class _Axis:
-    """One upright axis: where values lie on it, from 0 to 1, and its labels."""
+    """One upright axis.
 
-    def __init__(self, name: str, values: Sequence[Any]) -> None:
-        self.name = name
-        numbers = [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
-        if len(numbers) == sum(value is not None for value in values) or len(numbers) > len(values) / 2:
-            low, high = min(numbers), max(numbers)
-            wide = low > 0 and high / low >= 8  # such as learning rates: as a logarithm
+    Attributes:
+        heights: where the values lie on it, 0 … 1; NaN for none.
+        labels: height and text of its marks.
+    """
 
-            def place(value: float) -> float:
-                if wide:
-                    return math.log(value / low) / math.log(high / low)
-                return (value - low) / (high - low) if high > low else 0.5
-
-            known = [isinstance(value, int | float) and math.isfinite(value) for value in values]
-            self.heights = [place(value) if good else math.nan for value, good in zip(values, known, strict=True)]
-            shown = sorted(set(numbers))
-            if len(shown) > 6:
-                shown = [low, (low * high) ** 0.5 if wide else (low + high) / 2, high]
-            self.labels = [(place(value), _shown(value)) for value in shown]
+    def __init__(self, values: Sequence[Any]) -> None:
+        known = [value for value in values if value is not None]
+        if all(isinstance(value, float) and math.isfinite(value) for value in known):
+            low, high = min(known), max(known)
+            logarithmic = low > 0 and high / low >= 8  # such as learning rates
+            scale = math.log if logarithmic else float
+            span = (scale(high) - scale(low)) or 1.0
+            places = {value: (scale(value) - scale(low)) / span for value in sorted(known)}
+            marks = _spaced(places)
+            digits = next((n for n in range(3, 9) if len({f"{mark:.{n}g}" for mark in marks}) == len(marks)), 9)
+            self.labels = [(places[mark], f"{mark:.{digits}g}") for mark in marks]
         else:
-            words = sorted({str(value) for value in values})
-            where = {word: at / max(1, len(words) - 1) for at, word in enumerate(words)}
-            self.heights = [where[str(value)] for value in values]
-            self.labels = [(height, word if len(word) < 18 else f"…{word[-16:]}") for word, height in where.items()]
+            words = sorted({str(value) for value in known})
+            places = {value: words.index(str(value)) / max(1, len(words) - 1) for value in known}
+            self.labels = [(places[mark], str(mark)[-18:]) for mark in _spaced(places)]
+        self.heights = [places.get(value, math.nan) for value in values]
+
+
+def _spaced(places: dict[Any, float]) -> list[Any]:
+    """The keys at both ends, and those between that are far enough from the others to be read."""
+    kept = sorted(places, key=lambda key: places[key])[:: max(1, len(places) - 1)]
+    for key, place in places.items():
+        if all(abs(place - places[other]) >= 0.07 for other in kept):
+            kept.append(key)
+    return kept
 
 
 def _run_data(name: str, run: Run, panels: list[dict[str, Any]]) -> dict[str, Any]:
@@ -214,7 +227,7 @@ def _embed(runs: Sequence[Run], limit: float, last_only: bool) -> tuple[list[lis
     every = max(1, math.ceil(size / limit)) if limit > 0 else sys.maxsize
     kept = [sorted(steps, reverse=True)[::every][::-1] for steps in wanted]  # the last one is always there
     embedded = []
-    for run, steps in zip(runs, tqdm(kept, "embedding panels", unit="run"), strict=True):
+    for run, steps in zip(runs, tqdm(kept, "embedding panels", unit="run", leave=False), strict=True):
         panels = []
         for step in steps:
             for name, path in run.panels[step].items():
@@ -240,10 +253,6 @@ def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:
     points = [(at + 1, value) for at, value in points if math.isfinite(value)]
     groups = np.array_split(np.array(points).reshape(-1, 2), min(len(points), POINTS)) if points else []
     return [[round(float(group[:, 0].mean())), float(f"{group[:, 1].mean():.6g}")] for group in groups]
-
-
-def _figure_order(name: str) -> tuple[int, str]:
-    return ("best", "loss", "last").index(name.split("/")[0]), name
 
 
 def _finite(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
