@@ -238,9 +238,9 @@ def _embed(runs: Sequence[Run], limit: float, last_only: bool) -> tuple[list[lis
         embedded.append(panels)
     left_out = sum(map(len, wanted)) - sum(map(len, kept))
     said = "Of each job the panels of the last validation are shown. " if last_only else ""
-    return embedded, said + f"{left_out} validations' panels are left out; --megabytes allows for more." * bool(
-        left_out
-    )
+    if left_out:
+        said += f"The panels of {left_out} validations are left out; --megabytes allows for more."
+    return embedded, said
 
 
 def _size_of(run: Run, step: int) -> float:
