@@ -19,11 +19,13 @@ from offline_wandb import read_offline
 SWEEP = ["-m", "hydra.sweep.dir=sweep"]
 
 
-def command(overrides: list[str], folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def command(overrides: list[str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ``esrgan-train``, each run in its Hydra folder, with no account of W&B's."""
     overrides = [override for override in overrides if not override.startswith("output_dir=")]
+    flags = [each for each in arguments if each.startswith("-")]  # must stand first
+    more = [each for each in arguments if each not in flags]
     return subprocess.run(
-        [str(Path(sys.executable).parent / "esrgan-train"), *overrides, *more],
+        [str(Path(sys.executable).parent / "esrgan-train"), *flags, *overrides, *more],
         cwd=folder,
         capture_output=True,
         text=True,
