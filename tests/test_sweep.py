@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from esrgan_lit.runs import Run, jobs_of
-from esrgan_lit.sweep import swept
+from esrgan_lit.sweep import _gpu_of_its_own, swept
 from offline_wandb import read_offline
 
 SWEEP = ["-m", "hydra.sweep.dir=sweep"]
@@ -120,6 +120,17 @@ def test_what_a_sweep_varies(tmp_path: Path) -> None:
     assert swept(tmp_path, job) == job  # by a sweeper that writes no file
     (tmp_path / "multirun.yaml").write_text(f"hydra: {{overrides: {{task: {given}}}}}".replace("'", '"'))
     assert swept(tmp_path, job) == ["stage.w=2", "seed=1", "from.params=3"]
+
+
+def test_jobs_side_by_side_share_no_gpu_while_there_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    with _gpu_of_its_own(tmp_path, 0) as first, _gpu_of_its_own(tmp_path, 1) as second:
+        with _gpu_of_its_own(tmp_path, 4) as third:
+            given = [each["CUDA_VISIBLE_DEVICES"] for each in (first, second, third)]
+        assert given == ["3", "5", "3"]
+    with _gpu_of_its_own(tmp_path, 7) as free_again:
+        assert free_again["CUDA_VISIBLE_DEVICES"] == "3"
 
 
 def test_sigterm_ends_the_job_gently_and_then_the_sweep(tmp_path: Path) -> None:

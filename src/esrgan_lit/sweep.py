@@ -1,16 +1,18 @@
 """A sweep's jobs: each in a process of its own, together one W&B group and one report."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 
-from filelock import FileLock
+import torch
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.pytorch.utilities import rank_zero_only
@@ -54,13 +56,15 @@ def run_job(config: DictConfig) -> None:
     OmegaConf.save(config, settings, resolve=True)
     failure = folder / FAILURE
     failure.unlink(missing_ok=True)
-    output = None if "BasicLauncher" in hydra.launcher["_target_"] else folder / OUTPUT
+    command = [sys.executable, "-m", "esrgan_lit.train", str(settings), str(sweep)]
+    launcher = hydra.launcher["_target_"]
+    output = None if "BasicLauncher" in launcher else folder / OUTPUT
+    one_gpu = config.trainer.accelerator == "gpu" and config.trainer.devices == 1
     try:
-        code = _run_process([sys.executable, "-m", "esrgan_lit.train", str(settings), str(sweep)], output)
+        with _gpu_of_its_own(sweep, hydra.job.num) if one_gpu and "Joblib" in launcher else nullcontext({}) as gpu:
+            code = _run_process(command, output, os.environ | gpu)
         if code and not failure.exists():
-            failure.write_text(
-                f"its process was killed by signal {-code}" if code < 0 else f"it ended with code {code}"
-            )
+            failure.write_text(f"killed by signal {-code}" if code < 0 else f"its process ended with code {code}")
     finally:
         _report(sweep)
     if code:
@@ -84,12 +88,27 @@ def _name_in_wandb(config: DictConfig, sweep: Path, changes: Sequence[str]) -> N
         options.name = " ".join([config.name, *changes]) if options.name == config.name else options.name
 
 
-def _run_process(command: Sequence[str], output: Path | None) -> int:
-    """Run a command to its end and return its code; SIGTERM and Ctrl-C end it, gently, and then us."""
+@contextmanager
+def _gpu_of_its_own(sweep: Path, number: int) -> Iterator[dict[str, str]]:
+    """Of several GPUs one that no job beside this has, as environment variables; where all are taken, a shared one."""
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
     with ExitStack() as stack:
-        # Beside others its progress bar would be lost among theirs.
-        file = None if output is None else stack.enter_context(output.open("ab"))
-        process = subprocess.Popen(command, stdout=file, stderr=None if file is None else subprocess.STDOUT)
+        chosen = visible[number % count] if count else None
+        for gpu in visible[:count]:
+            with suppress(Timeout):
+                stack.enter_context(FileLock(sweep / f".gpu_{gpu}.lock", blocking=False))
+                chosen = gpu
+                break
+        yield {} if chosen is None else {"CUDA_VISIBLE_DEVICES": chosen}
+
+
+def _run_process(command: Sequence[str], output: Path | None, environment: Mapping[str, str]) -> int:
+    """Run a command to its end and return its code; SIGTERM and Ctrl-C end it, gently, and then us."""
+    # Beside others its progress bar would be lost among theirs.
+    with nullcontext() if output is None else output.open("ab") as file:
+        errors = None if file is None else subprocess.STDOUT
+        process = subprocess.Popen(command, stdout=file, stderr=errors, env=environment)
         try:
             with _interrupted_by_signals():
                 return process.wait()
