@@ -22,6 +22,12 @@ function short(value) {
   const size = Math.abs(value);
   return value === 0 ? "0" : size >= 1e5 || size < 1e-3 ? value.toExponential(1) : String(+value.toPrecision(4));
 }
+// Marks of an axis, with as many digits as tell them apart.
+function labels(marks) {
+  const step = Math.abs(marks[1] - marks[0]) || 1;
+  const plain = step >= 1e-4 && marks.every(mark => Math.abs(mark) < 1e5);
+  return marks.map(mark => plain ? mark.toFixed(Math.max(0, Math.ceil(-Math.log10(step) - 1e-9))) : short(mark));
+}
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   Object.entries(attributes).forEach(([name, value]) => element.setAttribute(name, value));
@@ -59,11 +65,13 @@ function chart(title, lines, logarithmic) {
   const x = at => left + (at - start) / (end - start) * (width - left - right);
   const y = value => top + (high - scale(value)) / (high - low) * (height - top - bottom);
   const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "img"});
-  const marks = !logarithmic ? steps(low, high, 4) : high - low > 1.5
+  const powers = logarithmic && high - low > 1.5;
+  const marks = powers
     ? steps(Math.ceil(low), Math.floor(high), 4).filter(Number.isInteger).map(power => 10 ** power)
-    : steps(10 ** low, 10 ** high, 4);
-  marks.forEach(mark => picture.append(svg("line", {x1: left, x2: width - right, y1: y(mark), y2: y(mark)}),
-    svg("text", {x: left - 5, y: y(mark) + 4, "text-anchor": "end"}, short(mark))));
+    : logarithmic ? steps(10 ** low, 10 ** high, 4) : steps(low, high, 4);
+  const texts = powers ? marks.map(short) : labels(marks);
+  marks.forEach((mark, at) => picture.append(svg("line", {x1: left, x2: width - right, y1: y(mark), y2: y(mark)}),
+    svg("text", {x: left - 5, y: y(mark) + 4, "text-anchor": "end"}, texts[at])));
   steps(start, end, 5).forEach(mark => picture.append(
     svg("text", {x: x(mark), y: height - 6, "text-anchor": "middle"}, mark >= 1e4 ? `${short(mark / 1e3)}k` : short(mark))));
   const draw = (points, colour, style) => picture.append(svg("polyline", {
@@ -104,21 +112,25 @@ function charts(all) {
   return drawn.length ? make("div", {className: "charts"}, ...drawn) : make("p", {}, "Nothing was logged.");
 }
 
+const RANK = "val/rank";  // a metric once more, with its sign
+function metricsOf(runs) {
+  const known = new Set(runs.flatMap(run => Object.keys(run.curves)));
+  return [...known].filter(name => name.startsWith("val/") && !name.endsWith("_without_ema") && name !== RANK);
+}
 function curvesOf(run) {
-  const validated = Object.keys(run.curves).filter(name => name.startsWith("val/") && !name.endsWith("_without_ema"));
+  const validated = metricsOf([run]);
   const groups = [
     ...validated.map(name => [name.replace("val/", "Validation: "), [name, `${name}_without_ema`], false]), ...CHARTS];
-  const named = new Set(groups.flatMap(([, names]) => names));
+  const named = new Set([...groups.flatMap(([, names]) => names), RANK]);
   Object.keys(run.curves).filter(name => !named.has(name)).forEach(name => groups.push([name, [name], false]));
   return charts(groups.map(([title, names, logarithmic]) => chart(title, names.map((name, at) => ({
     label: name.split("/").pop(), points: run.curves[name], colour: COLOURS[at]})), logarithmic)));
 }
 function curvesOfAll(runs) {
   const known = new Set(runs.flatMap(run => Object.keys(run.curves)));
-  const names = [...known].filter(name => name.startsWith("val/") && !name.endsWith("_without_ema") && name !== "val/rank");
   const terms = CHARTS.flatMap(([, names]) => names).filter(name => name.startsWith("train/") && known.has(name));
   const logarithmic = name => CHARTS.some(([, names, log]) => log && names.includes(name));
-  return charts([...names, ...terms].map(name => chart(name, runs.map((run, at) => ({
+  return charts([...metricsOf(runs), ...terms].map(name => chart(name, runs.map((run, at) => ({
     label: run.name, points: run.curves[name], colour: COLOURS[at % COLOURS.length]})), logarithmic(name))));
 }
 
