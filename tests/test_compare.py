@@ -47,14 +47,6 @@ def test_the_crop_is_where_two_images_differ_most() -> None:
     assert compare.most_different(flat[:50, :50], image[:50, :50], 64) == (0, 0)
 
 
-def test_curves_are_read_by_iteration_and_a_resumed_run_goes_on_where_it_started(tmp_path: Path) -> None:
-    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
-    first.write_text("epoch,step,train/pixel,val/psnr_y\n0,0,0.5,\n0,9,,28.5\n0,10,0.4,\n")
-    assert compare.read_curves([first]) == {"train/pixel": [(0, 0.5), (10, 0.4)], "val/psnr_y": [(9, 28.5)]}
-    second.write_text("epoch,step,train/pixel\n0,10,0.3\n")
-    assert compare.read_curves([first, second]) == {"train/pixel": [(0, 0.5), (10, 0.3)], "val/psnr_y": [(9, 28.5)]}
-
-
 def test_the_running_mean_is_the_mean_of_its_neighbourhood() -> None:
     assert compare.running_mean([1.0, 2.0, 6.0, 8.0], reach=1) == [1.5, 3.0, pytest.approx(16 / 3), 7.0]
 

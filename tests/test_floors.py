@@ -8,13 +8,14 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
     {"files"},
-    {"resize", "hub", "plots", "data.demo", "data.catalogue", "evaluation.published"},
-    {"networks", "losses", "metrics", "pictures", "data.images", "data.download", "winograd"},
+    {"resize", "hub", "plots", "pages", "runs", "data.demo", "data.catalogue", "evaluation.published"},
+    {"networks", "losses", "metrics", "pictures", "summary", "data.images", "data.download", "winograd"},
     {"data.store", "data.pairs", "data.fetch", "layouts", "pretrained", "engines", "niqe"},
     {"inference", "optimization", "interruption", "scores"},
     {"weight_files", "data.module", "data.forensics", "diagnosis", "monitoring", "validation"},
     {"checkpoints", "data.doctor"},
-    {"stages", "compare", "export", "evaluation.testsets", "evaluation.methods"},
+    {"stages", "compare", "export", "report", "evaluation.testsets", "evaluation.methods"},
+    {"sweep"},
     {"train", "commands.weights", "commands.upscale", "evaluation.run"},
     {"data.cli", "evaluation.report"},
     {"evaluation.page"},

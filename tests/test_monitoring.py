@@ -12,8 +12,11 @@ import torch
 import wandb
 from omegaconf import DictConfig
 
+from esrgan_lit.data.images import read_image
 from esrgan_lit.monitoring import Health, wandb_logger
+from esrgan_lit.runs import read_curves
 from esrgan_lit.train import train
+from offline_wandb import read_offline
 
 
 def look(health: Health, **figures: float) -> None:
@@ -82,6 +85,39 @@ def test_wandb_that_fails_in_training_does_not_end_it(
     train(configure("psnr_rrdb23", "logger=wandb"))
     assert caplog.text.count("W&B failed, and training goes on") == 1
     assert "train/pixel" in (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").read_text()
+
+
+def test_an_offline_run_holds_everything_that_would_be_synced(
+    configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    last = train(configure("gan_rrdb23", "logger=wandb", "trainer.logger.wandb.group=mine"))
+    run = read_offline(tmp_path / "run")
+    assert (run.name, run.group, run.exit_code) == ("gan_rrdb23", "mine", 0)
+    assert run.config["stage"]["loss_weights"]["adversarial"] == 5e-3
+    assert run.config["stage"]["generator"]["blocks"] == 1  # resolved: an interpolation in the file
+    curves = read_curves([tmp_path / "run" / "csv" / "version_0" / "metrics.csv"])
+    for name, points in curves.items():
+        logged = [(row["trainer/global_step"], row[name]) for row in run.history if name in row]
+        assert [step for step, _ in logged] == [step for step, _ in points], name
+        assert [value for _, value in logged] == pytest.approx([value for _, value in points], rel=1e-5), name
+    health = {"train/real_accuracy", "train/fake_accuracy", "train/logit_gap", "train/gradient_norm"}
+    assert health | {"train/discriminator_gradient_norm", "speed/images_per_second", "val/psnr_y"} <= curves.keys()
+    real, fake, gap = (dict(curves[f"train/{name}"]) for name in ("real_logit", "fake_logit", "logit_gap"))
+    assert gap == pytest.approx({step: real[step] - fake[step] for step in real}, abs=1e-6)
+    (panel,) = [row for row in run.history if "panels/a/filenames" in row]
+    assert panel["trainer/global_step"] == curves["val/psnr_y"][0][0]
+    folder = next((tmp_path / "run").rglob("offline-run-*"))
+    assert read_image(folder / "files" / panel["panels/a/filenames"][0]).shape == (68, 4 * 88, 3)
+    ((name, files),) = run.artifacts.items()
+    assert name.startswith("checkpoints-")
+    assert files.keys() == {"best.ckpt", "last.ckpt"}
+    saved = last.read_bytes()
+    assert Path(files["last.ckpt"]).read_bytes() == saved
+    # Going on with the run does not change what the artifact still has to upload.
+    train(configure("gan_rrdb23", "resume=auto", "trainer.max_steps=3"))
+    assert last.read_bytes() != saved
+    assert Path(files["last.ckpt"]).read_bytes() == saved
 
 
 def test_wandb_that_cannot_be_reached_logs_offline(

@@ -1,7 +1,6 @@
 """``esrgan-compare``: what two stages learnt, as a table, a picture and their loss curves."""
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from esrgan_lit.metrics import PROTOCOL, gradient_energy, psnr_y, ssim_y
 from esrgan_lit.networks import Generator
 from esrgan_lit.plots import most_different, pyplot
 from esrgan_lit.resize import imresize
+from esrgan_lit.runs import logs_in, read_curves
 
 ALPHAS = (0.2, 0.4, 0.6, 0.8)
 Method = Callable[[np.ndarray], np.ndarray]
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{table}")
     print(f"PSNR stage         {options.psnr}\nGAN stage          {options.gan}")
     print(f"comparison         {options.output / 'comparison.png'}")
-    if runs := [logs for logs in (logs_of(options.psnr), logs_of(options.gan)) if logs]:
+    if runs := [logs for logs in (logs_beside(options.psnr), logs_beside(options.gan)) if logs]:
         draw_curves(runs, options.output / "curves.png")
         print(f"loss curves        {options.output / 'curves.png'}")
 
@@ -148,10 +148,9 @@ def draw_comparison(
     pyplot().close(figure)
 
 
-def logs_of(checkpoint: Path) -> list[Path]:
-    """CSV logs of the run that a checkpoint lies in, one for each time it was started, in that order."""
-    logs = checkpoint.absolute().parent.parent.glob("csv/version_*/metrics.csv")
-    return sorted(logs, key=lambda log: int(log.parent.name.removeprefix("version_")))
+def logs_beside(checkpoint: Path) -> list[Path]:
+    """CSV logs of the run that a checkpoint lies in."""
+    return logs_in(checkpoint.absolute().parent.parent)
 
 
 def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
@@ -179,21 +178,3 @@ def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
 def running_mean(values: Sequence[float], reach: int = 10) -> list[float]:
     """Mean of each value and those up to ``reach`` places before and after it."""
     return [float(np.mean(values[max(0, at - reach) : at + reach + 1])) for at in range(len(values))]
-
-
-def read_curves(logs: Sequence[Path]) -> dict[str, list[tuple[int, float]]]:
-    """Columns of Lightning's CSV logs: name → (iteration, value).
-
-    Where a later start went back to an earlier iteration, its values take the place of those from there on.
-    """
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for log in logs:
-        with log.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        start = min((int(row["step"]) for row in rows), default=0)
-        curves = {name: [point for point in points if point[0] < start] for name, points in curves.items()}
-        for row in rows:
-            for name, value in row.items():
-                if value and "/" in name:
-                    curves.setdefault(name, []).append((int(row["step"]), float(value)))
-    return curves

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,8 @@ class ImagePanels(L.Callback):
             log.error("this panel is left out, and training goes on: %s", error)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image(f"panels/{name}", [panel], step=None, caption=["LR | bicubic | output | truth"])
+                step = trainer.global_step - 1  # as Lightning counts where it logs this validation's figures
+                logger.log_image(f"panels/{name}", [panel], step=step, caption=["LR | bicubic | output | truth"])
 
 
 def make_panel(pair: Pair, output: Tensor, size: int) -> np.ndarray:
@@ -78,7 +80,7 @@ def _centre(image: Tensor, size: int) -> Tensor:
 
 
 class Health(L.Callback):
-    """Logs speed and memory, and warns when a GAN goes wrong: its discriminator has won, or colours drift.
+    """Logs speed, memory and the gap of D's logits; warns when a GAN goes wrong: its D has won, or colours drift.
 
     Args:
         patience: looks in a row (one every ``log_every_n_steps`` iterations) before a warning.
@@ -137,6 +139,8 @@ class Health(L.Callback):
             pl_module.log("speed/gpu_memory_gib", torch.cuda.max_memory_allocated() / 2**30)
         self.since = step, now
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        if "train/real_logit" in metrics:
+            pl_module.log("train/logit_gap", metrics["train/real_logit"] - metrics["train/fake_logit"])
         accuracy = [metrics.get(f"train/{kind}_accuracy", 0.0) for kind in ("real", "fake")]
         self._watch(
             "discriminator",
@@ -160,10 +164,16 @@ class Health(L.Callback):
 
 
 class SteadfastWandbLogger(WandbLogger):
-    """W&B's logger; where W&B fails, training goes on without it, and the CSV log has everything."""
+    """W&B's logger; where W&B fails, training goes on without it, and the CSV log has everything.
 
-    def __init__(self, **options: Any) -> None:
+    Args:
+        checkpoints: folder whose ``best.ckpt`` and ``last.ckpt`` become an artifact at the end; None for none.
+        options: of W&B's logger.
+    """
+
+    def __init__(self, checkpoints: Path | None = None, **options: Any) -> None:
         super().__init__(**options)
+        self.checkpoints = checkpoints
         self.failed = False
 
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
@@ -183,8 +193,27 @@ class SteadfastWandbLogger(WandbLogger):
         self._attempt(super().save)
 
     def finish(self) -> None:
-        """End the run, or the next job of a sweep would go on in it."""
+        """Log the checkpoints and end the run, or another one in this process would go on in it."""
+        if self.checkpoints is not None and getattr(rank_zero_only, "rank", 0) == 0:
+            self._attempt(self._log_checkpoints, self.checkpoints)
         self._attempt(lambda: self.experiment.finish())
+
+    def _log_checkpoints(self, folder: Path) -> None:
+        run = self.experiment
+        artifact = wandb.Artifact(f"checkpoints-{run.id}", "model")
+        # W&B reads the files now, or when `wandb sync` is called. So it gets names of its own for them: training writes
+        # checkpoints beside and renames, which leaves what these names lead to as it is, and nothing is copied.
+        kept = Path(run.dir).parent / "checkpoints"
+        for path in (folder / "best.ckpt", folder / "last.ckpt"):
+            if path.is_file():
+                kept.mkdir(exist_ok=True)
+                try:
+                    os.link(path, kept / path.name)
+                except OSError:  # another file system, or one without links
+                    shutil.copyfile(path, kept / path.name)
+                artifact.add_file(str(kept / path.name), policy="immutable", skip_cache=True)
+        if kept.exists():
+            run.log_artifact(artifact)
 
     def _attempt(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         try:
@@ -195,7 +224,9 @@ class SteadfastWandbLogger(WandbLogger):
             self.failed = True
 
 
-def wandb_logger(project: str, name: str, folder: str | Path, group: str | None = None) -> SteadfastWandbLogger:
+def wandb_logger(
+    project: str, name: str, folder: str | Path, group: str | None = None, checkpoints: str | Path | None = None
+) -> SteadfastWandbLogger:
     """W&B's logger: online where a key is found, offline (to be synced later) where there is none or no network.
 
     A run that is resumed in its folder stays one run there.
@@ -205,6 +236,7 @@ def wandb_logger(project: str, name: str, folder: str | Path, group: str | None 
         name: of the run.
         folder: where W&B writes its files.
         group: that the runs of one sweep share.
+        checkpoints: folder whose best and last checkpoint become an artifact at the end; None for none.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,6 +247,7 @@ def wandb_logger(project: str, name: str, folder: str | Path, group: str | None 
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     options: dict[str, Any] = {"project": project, "name": name, "save_dir": folder, "group": group}
     options |= {"id": identity.read_text().strip(), "resume": "allow"}
+    options["checkpoints"] = None if checkpoints is None else Path(checkpoints)
     logger = SteadfastWandbLogger(**options, mode=mode)
     if mode == "online" and getattr(rank_zero_only, "rank", 0) == 0:
         try:

@@ -22,13 +22,13 @@ from esrgan_lit.interruption import go_on_behind
 from esrgan_lit.losses import Mean, PerceptualLoss, PixelLoss, RelativisticAverageLoss, StandardLoss
 from esrgan_lit.networks import Generator, sum_over_ranks
 from esrgan_lit.optimization import Descent, Statistics, StepOptions, keep_freed_memory
+from esrgan_lit.runs import LOSSES
 from esrgan_lit.validation import WITHOUT_EMA, Validation
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 SCRATCH = "scratch"
-LOSSES = ("pixel", "perceptual", "adversarial", "discriminator")  # the terms that are descended, in their order
 
 
 class LossWeights(NamedTuple):

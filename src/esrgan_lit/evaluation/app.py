@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from esrgan_lit.data.pairs import Degradation
 from esrgan_lit.evaluation import report as reporting
 from esrgan_lit.evaluation.methods import Method, Runner, bicubic, name_sources, network, sweep
-from esrgan_lit.evaluation.page import write_page
+from esrgan_lit.evaluation.page import write_evaluation
 from esrgan_lit.evaluation.report import SetReport
 from esrgan_lit.evaluation.run import evaluate
 from esrgan_lit.evaluation.testsets import TestSet, open_sets
@@ -143,7 +143,7 @@ def run(config: DictConfig, plan: Plan) -> Path:
         else:
             planes[name] = plane.with_suffix(".svg").read_text(encoding="utf-8")
     page = folder / "index.html"
-    write_page(reports, shown, planes, plan.absent, plan.sources, config.page_megabytes, page)
+    write_evaluation(reports, shown, planes, plan.absent, plan.sources, config.page_megabytes, page)
     for what in ("results.csv", "results.md", "pictures", *(f"plane_{name}.png" for name in planes), "index.html"):
         print(f"{folder / what}")
     return folder

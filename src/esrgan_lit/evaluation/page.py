@@ -1,27 +1,18 @@
 """The evaluation as one HTML page that needs nothing else: images, data and script are in it."""
 
-import base64
-import html
-import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from esrgan_lit.evaluation.report import SetReport, Shown
-from esrgan_lit.files import write_whole
-
-LOSSY_QUALITY = 90  # of WebP, where the images would make the page too large without loss
+from esrgan_lit.pages import LOSSY_QUALITY, image_address, write_page
 
 
-def write_page(
+def write_evaluation(
     reports: Sequence[SetReport],
     shown: Mapping[str, Sequence[Shown]],
     planes: Mapping[str, str],
@@ -62,10 +53,7 @@ def write_page(
         "sets": [_set_data(report, shown[report.test_set.name], encoded, planes) for report in reports],
     }
     names = ", ".join(report.test_set.name for report in reports)
-    # "</" would end the script element that the data stand in.
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
-    template = files("esrgan_lit.evaluation").joinpath("page.html").read_text(encoding="utf-8")
-    write_whole(path, template.replace("{{title}}", html.escape(f"Evaluation on {names}")).replace("{{data}}", text))
+    write_page(path, f"Evaluation on {names}", data, "evaluation/page")
 
 
 def _set_data(
@@ -126,7 +114,7 @@ def _encode(shown: Sequence[Shown], limit: float) -> tuple[dict[int, dict[str, s
     size = 0
     with tqdm(total=sum(1 + len(one.outputs) for one in shown), desc="embedding images", unit="image") as bar:
         for one in sorted(shown, key=lambda one: one.disagreement, reverse=True):
-            addresses = {name: _address(image, lossless) for name, image in one.read().items()}
+            addresses = {name: image_address(image, lossless) for name, image in one.read().items()}
             bar.update(len(addresses))
             length = sum(map(len, addresses.values()))
             if size + length <= limit:
@@ -140,10 +128,3 @@ def _encode(shown: Sequence[Shown], limit: float) -> tuple[dict[int, dict[str, s
     if remarks:
         remarks.append("That keeps it small; page_megabytes=… allows for more.")
     return encoded, " ".join(remarks)
-
-
-def _address(image: np.ndarray, lossless: bool) -> str:
-    file = io.BytesIO()
-    options = {"lossless": True, "quality": 50, "method": 2} if lossless else {"quality": LOSSY_QUALITY}
-    Image.fromarray(np.ascontiguousarray(image)).save(file, "WEBP", **options)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

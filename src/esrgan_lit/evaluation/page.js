@@ -1,88 +1,9 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{title}}</title>
-<style>
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: #1769aa; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1400px; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
-h3 { font-size: 1.05rem; }
-.scroll { overflow: auto; max-height: 70vh; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, .text { text-align: left; }
-th { cursor: pointer; position: sticky; top: 0; background: Canvas; user-select: none; }
-th[aria-sort=ascending]::after { content: " ▲"; } th[aria-sort=descending]::after { content: " ▼"; }
-tbody tr:hover { background: var(--soft); }
-.best { font-weight: 700; } .worse { opacity: .75; } .long { white-space: normal; min-width: 16rem; font-size: .85em; }
-.controls { display: flex; flex-wrap: wrap; gap: .6rem 1.2rem; align-items: center; margin: .6rem 0; }
-.viewer { overflow: auto; max-height: 80vh; border: 1px solid var(--line); display: inline-block; max-width: 100%; }
-.stage { position: relative; touch-action: none; cursor: ew-resize; }
-.stage img { position: absolute; inset: 0; width: 100%; height: 100%; image-rendering: pixelated; user-select: none; }
-.bar { position: absolute; top: 0; bottom: 0; width: 2px; margin-left: -1px; background: #f33; pointer-events: none; }
-.tag { position: absolute; top: 0; padding: 0 .4em; max-width: 48%; overflow: hidden; white-space: nowrap;
-       text-overflow: ellipsis; background: #000a; color: #fff; font-size: 13px; pointer-events: none; }
-.box { position: absolute; border: 1.5px solid #f33; color: #f33; font-size: 12px; pointer-events: none; }
-.crops { display: flex; flex-wrap: wrap; gap: .5rem; }
-.crops figure { margin: 0; } .crops figcaption { font-size: .8em; max-width: 192px; }
-.crop { width: 192px; height: 192px; overflow: hidden; position: relative; }
-.crop img { position: absolute; image-rendering: pixelated; }
-svg { max-width: 100%; height: auto; background: #fff; }
-</style>
-</head>
-<body>
-<h1>{{title}}</h1>
-<p id="made"></p>
-<noscript>The tables and the slider need JavaScript, which is in this file.</noscript>
-<main id="main"></main>
-<script type="application/json" id="data">{{data}}</script>
-<script>
+// What the page of an evaluation shows; page.html of the package has the helpers and `data`.
 "use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
 const metricOf = Object.fromEntries(data.metrics.map(metric => [metric.name, metric]));
 
-function make(tag, properties = {}, ...children) {
-  const {style, ...rest} = properties;
-  const element = Object.assign(document.createElement(tag), rest);
-  Object.assign(element.style, style || {});
-  element.append(...children);
-  return element;
-}
-function shown(value, digits) {
-  return value === null || value === undefined ? "–" : typeof value === "number" ? value.toFixed(digits) : value;
-}
 function number(value) {
   return value === null || value === undefined ? NaN : value === "∞" ? Infinity : value;
-}
-// columns: [{title, hint, text, higher}], rows: [[value or {value, label, className}]]
-function sortable(columns, rows) {
-  const body = make("tbody");
-  const heads = columns.map(column => make("th", {textContent: column.title, title: column.hint || "", scope: "col", className: column.text ? "text" : ""}));
-  rows.forEach(row => body.append(make("tr", {}, ...row.map((cell, at) => {
-    const label = cell !== null && typeof cell === "object" ? cell.label : cell;
-    const td = make("td", {textContent: label, className: (columns[at].text ? "text " : "") + (cell?.className || "")});
-    td.sortValue = cell !== null && typeof cell === "object" ? cell.value : cell;
-    return td;
-  }))));
-  heads.forEach((head, at) => head.addEventListener("click", () => {
-    const first = columns[at].higher ? "descending" : "ascending";
-    const other = first === "ascending" ? "descending" : "ascending";
-    const order = head.getAttribute("aria-sort") === first ? other : first;
-    heads.forEach(one => one.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", order);
-    const sign = order === "ascending" ? 1 : -1;
-    const missing = value => typeof value === "number" && Number.isNaN(value);
-    const sorted = [...body.children].sort((a, b) => {
-      const [x, y] = [a.children[at].sortValue, b.children[at].sortValue];
-      if (missing(x) || missing(y)) return missing(x) - missing(y);  // what does not exist stands last either way
-      if (typeof x !== "number") return sign * String(x).localeCompare(String(y), undefined, {numeric: true});
-      return x === y ? 0 : sign * (x < y ? -1 : 1);
-    });
-    body.append(...sorted);
-  }));
-  return make("div", {className: "scroll"}, make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body));
 }
 function metricColumns() {
   return data.metrics.map(metric => ({
@@ -96,12 +17,6 @@ function metricCells(values, all) {
     const value = number(values[metric.name]);
     return {value, label: shown(values[metric.name], metric.digits), className: value === best ? "best" : ""};
   });
-}
-function choice(label, names, value, onchange) {
-  const select = make("select", {}, ...names.map(name => make("option", {textContent: name, value: name})));
-  select.value = value;
-  select.addEventListener("change", () => onchange(select.value));
-  return make("label", {}, label + " ", select);
 }
 
 function viewer(set) {
@@ -232,6 +147,3 @@ main.append(make("h2", {textContent: "Protocols"}),
     ...Object.entries(data.absent).map(([name, reason]) => make("li", {}, make("b", {textContent: name}), ` is absent: ${reason}`))),
   make("h2", {textContent: "Methods"}),
   make("ul", {}, ...Object.entries(data.sources).map(([name, source]) => make("li", {}, make("b", {textContent: name}), `: ${source}`))));
-</script>
-</body>
-</html>

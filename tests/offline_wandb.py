@@ -1,0 +1,59 @@
+"""W&B's offline files, read back: what `wandb sync` would send."""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportMissingModuleSource]
+
+
+class OfflineRun(NamedTuple):
+    """A run as its records have it; ``artifacts`` is name → file in it → path of what is to be uploaded."""
+
+    name: str
+    group: str
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+    artifacts: dict[str, dict[str, str]]
+    exit_code: int | None
+
+
+def read_offline(folder: Path) -> OfflineRun:
+    """Read the only offline run in a folder."""
+    (path,) = folder.rglob("*.wandb")
+    name, group, exit_code = "", "", None
+    config: dict[str, Any] = {}
+    history, artifacts = [], {}
+    for record in read_records(path):
+        match record.WhichOneof("record_type"):
+            case "run":
+                name, group = record.run.display_name, record.run.run_group
+            case "config":
+                config |= {item.key: json.loads(item.value_json) for item in record.config.update}
+            case "history":
+                items = record.history.item
+                history.append({"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items})
+            case "artifact":
+                entries = record.artifact.manifest.contents
+                artifacts[record.artifact.name] = {entry.path: entry.local_path for entry in entries}
+            case "exit":
+                exit_code = record.exit.exit_code
+    return OfflineRun(name, group, config, history, artifacts, exit_code)
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of a file: LevelDB's log format (blocks of 32 KiB, records in pieces) behind a header of 7 bytes."""
+    data = path.read_bytes()
+    at, record = 7, b""
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # too little of the block is left for a piece's header
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield Record.FromString(record)
+            record = b""
