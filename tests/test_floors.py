@@ -14,8 +14,8 @@ FLOORS = [
     {"weight_files", "data.module", "data.forensics", "diagnosis", "monitoring", "validation"},
     {"checkpoints", "data.doctor"},
     {"stages", "compare", "export", "evaluation.testsets", "evaluation.methods"},
-    {"train", "commands.weights", "commands.upscale", "evaluation.run"},
-    {"data.cli", "evaluation.report"},
+    {"train", "commands.weights", "commands.upscale", "evaluation.run", "figures"},
+    {"data.cli", "evaluation.report", "quickstart"},
     {"evaluation.page"},
     {"evaluation.app"},
 ]

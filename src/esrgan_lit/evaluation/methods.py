@@ -85,6 +85,17 @@ def sweep(psnr: str | Path, gan: str | Path, alphas: Sequence[float], scale: int
     return methods
 
 
+def mix(psnr: np.ndarray, gan: np.ndarray, alpha: float) -> np.ndarray:
+    """Image interpolation: (1 − α) · psnr + α · gan of every sample, rounded half up.
+
+    Args:
+        psnr: uint8, the output at α = 0.
+        gan: uint8 of the same shape, the output at α = 1.
+        alpha: in [0, 1].
+    """
+    return np.floor((1 - alpha) * psnr.astype(np.float64) + alpha * gan + 0.5).astype(np.uint8)
+
+
 def read_network(path: str | Path) -> tuple[nn.Module, int]:
     """A network in evaluation mode, and its scale factor.
 
@@ -171,8 +182,7 @@ class _Mixture:
         self.alpha = alpha
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        blend = (1 - self.alpha) * self.psnr(image).astype(np.float64) + self.alpha * self.gan(image)
-        return np.floor(blend + 0.5).astype(np.uint8)
+        return mix(self.psnr(image), self.gan(image), self.alpha)
 
 
 class _Described(nn.Module):
