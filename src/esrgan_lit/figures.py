@@ -8,7 +8,7 @@ that of its path's suffix.
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +19,12 @@ from esrgan_lit.checkpoints import interpolate
 from esrgan_lit.compare import Scores, score
 from esrgan_lit.evaluation.methods import mix
 from esrgan_lit.inference import to_batch, upscale
-from esrgan_lit.losses import PerceptualLoss
 from esrgan_lit.networks import Generator
 from esrgan_lit.plots import most_different, pyplot
 from esrgan_lit.resize import imresize
+
+if TYPE_CHECKING:  # it needs torchvision, which takes as long to import as all the rest
+    from esrgan_lit.losses import PerceptualLoss
 
 
 class Activity(NamedTuple):
@@ -44,7 +46,7 @@ class Activity(NamedTuple):
 
 
 @torch.no_grad()
-def activity(image: np.ndarray, perceptual: PerceptualLoss) -> list[Activity]:
+def activity(image: np.ndarray, perceptual: "PerceptualLoss") -> list[Activity]:
     """How sparse the features of an image are, layer by layer, up to the layer of the perceptual loss (Fig. 6).
 
     Args:
@@ -78,7 +80,7 @@ def activity_table(rows: Sequence[Activity]) -> str:
 
 @torch.no_grad()
 def draw_feature_maps(
-    image: np.ndarray, perceptual: PerceptualLoss, layers: Sequence[str], path: str | Path, channels: int = 3
+    image: np.ndarray, perceptual: "PerceptualLoss", layers: Sequence[str], path: str | Path, channels: int = 3
 ) -> None:
     """Draw feature maps before and after the activation (Fig. 6): a row per layer.
 
@@ -280,10 +282,11 @@ def draw_grid(rows: Mapping[str, Mapping[str, np.ndarray]], path: str | Path, wi
     """
     columns = max(map(len, rows.values()))
     height, across = next(iter(next(iter(rows.values())).values())).shape[:2]
+    lines = 1 + max(title.count("\n") for images in rows.values() for title in images)
     figure, axes = pyplot().subplots(
         len(rows),
         columns,
-        figsize=(width * columns, (width * height / across + 0.4) * len(rows)),
+        figsize=(width * columns, (width * height / across + 0.08 + 0.16 * lines) * len(rows)),
         squeeze=False,
         layout="constrained",
     )

@@ -8,9 +8,6 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from esrgan_lit.interruption import find_checkpoint
-from esrgan_lit.train import AUTO, train
-
 SHORT = (600, 200)
 """Iterations of both stages where the quickstart's own are too many: about a minute on two cores."""
 
@@ -33,6 +30,10 @@ def run(folder: str | Path, *overrides: str) -> Path:
     Raises:
         ValueError: when the folder holds a run of other settings, naming one.
     """
+    # Here, because what training needs takes seconds to import, and who has networks does not train.
+    from esrgan_lit.interruption import find_checkpoint
+    from esrgan_lit.train import AUTO, train
+
     folder = Path(folder)
     with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
         config = compose("train", list(overrides))
