@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from conftest import make_photograph
 from esrgan_lit import RRDBNet, figures, imresize, interpolate, psnr_y, upscale
 from esrgan_lit.inference import to_batch
 from esrgan_lit.losses import PerceptualLoss
+from esrgan_lit.plots import pyplot
 
 
 def networks() -> tuple[RRDBNet, RRDBNet]:
@@ -50,15 +52,6 @@ def test_activity_counts_what_the_relu_leaves() -> None:
     assert last.silent == pytest.approx(1 - after.any((1, 2)).mean(), abs=1e-6)
     assert last.before > 0.99 > 0.7 > last.after
     assert f"| {last.after:.2%} |" in figures.activity_table(rows)
-
-
-def test_the_real_vgg_is_sparser_the_deeper_as_the_paper_found(real_weights: Path, testsets: Path) -> None:
-    perceptual = PerceptualLoss("conv3_4", weights=real_weights / "vgg19_conv1_1-conv3_4.pth")
-    baboon = np.array(Image.open(testsets / "Set14" / "HR" / "img_001.png").convert("RGB"))
-    rows = {row.layer: row for row in figures.activity(baboon, perceptual)}
-    assert len(rows) == 8
-    assert all(row.before > 0.999 for row in rows.values())
-    assert rows["conv3_4"].after < 0.25 < rows["conv1_1"].after
 
 
 def test_feature_maps_are_drawn_and_a_deeper_layer_is_refused(tmp_path: Path) -> None:
@@ -122,3 +115,14 @@ def test_the_sweep_interpolates_networks_and_images(tmp_path: Path) -> None:
     assert size_of(tmp_path / "alpha.png")[0] > 4 * 150  # three blends and the truth
     assert min(size_of(tmp_path / "tradeoff.jpg")) > 300
     assert {path.name for path in tmp_path.iterdir()} == {"alpha.png", "tradeoff.jpg"}
+
+
+def test_a_notebooks_own_drawing_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(matplotlib, "use", chosen.append)
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    pyplot()
+    assert not chosen
+    monkeypatch.delenv("MPLBACKEND")
+    pyplot()
+    assert chosen == ["agg"]

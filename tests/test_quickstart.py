@@ -7,18 +7,32 @@ import torch
 
 from esrgan_lit import quickstart
 
-TINY = ("generator.blocks=1", "generator.width=8", "data.batch=2", "crop=32", "trainer.max_steps=2")
+# The last iteration is no multiple of the interval, so that the checkpoint before the last is an earlier one.
+TINY = ("generator.blocks=1", "generator.width=8", "data.batch=2", "crop=32", "trainer.max_steps=3")
+TINY = (*TINY, "data.validation=null", "trainer.val_check_interval=2")
 
 
-def test_a_run_is_done_once_goes_on_and_refuses_other_settings(tmp_path: Path) -> None:
-    first = ("+experiment=quickstart_psnr", *TINY, "data.validation=null", "trainer.val_check_interval=2")
-    last = quickstart.run(tmp_path / "a", *first)
+def test_a_run_is_done_once_and_refuses_other_settings(tmp_path: Path) -> None:
+    overrides = ("+experiment=quickstart_psnr", *TINY)
+    last = quickstart.run(tmp_path / "a", *overrides)
     assert last == tmp_path / "a" / "checkpoints" / "last.ckpt"
     written = last.stat().st_mtime_ns
-    assert quickstart.run(tmp_path / "a", *first) == last
+    assert quickstart.run(tmp_path / "a", *overrides) == last
     assert last.stat().st_mtime_ns == written
     with pytest.raises(ValueError, match=r"holds a run with generator.width=8, and generator.width=16 is asked for"):
-        quickstart.run(tmp_path / "a", *first, "generator.width=16")
+        quickstart.run(tmp_path / "a", *overrides, "generator.width=16")
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    overrides = ("+experiment=quickstart_psnr", *TINY)
+    last = quickstart.run(tmp_path / "a", *overrides)
+    whole = torch.load(last, weights_only=True)
+    last.unlink()
+    assert torch.load(last.with_name("previous.ckpt"), weights_only=True)["global_step"] == 2
+    quickstart.run(tmp_path / "a", *overrides)
+    again = torch.load(last, weights_only=True)
+    assert (again["global_step"], again["state_dict"].keys()) == (3, whole["state_dict"].keys())
+    assert all(torch.equal(again["state_dict"][key], value) for key, value in whole["state_dict"].items())
 
 
 def test_networks_are_those_of_make_quickstart_or_are_trained_once(
