@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from esrgan_lit import pretrained
 from esrgan_lit.checkpoints import WeightsError, interpolate, load_generator
+from esrgan_lit.hub import WEIGHTS
 from esrgan_lit.inference import to_batch, to_image
 from esrgan_lit.resize import imresize
 from esrgan_lit.scores import file_digest
@@ -53,7 +55,7 @@ def network(name: str, path: str | Path, scale: int, device: torch.device) -> Me
     model, found = read_network(path)
     if found != scale:
         raise WeightsError(f"{path} enlarges {found} times, but scale is {scale}; give scale={found} or leave it out")
-    digest = file_digest(Path(path))
+    digest = file_digest(_file(path))
     return Method(name, str(path), f"{digest} on {device.type}", _Enlarger(model.to(device), device))
 
 
@@ -71,7 +73,7 @@ def sweep(psnr: str | Path, gan: str | Path, alphas: Sequence[float], scale: int
         if end.scale != scale:
             raise WeightsError(f"{path} enlarges {end.scale} times, but scale is {scale}; give scale={end.scale}")
     run_psnr, run_gan = (_Enlarger(end.to(device), device) for end in ends)
-    pair = f"{file_digest(Path(psnr))} {file_digest(Path(gan))} on {device.type}"
+    pair = f"{file_digest(_file(psnr))} {file_digest(_file(gan))} on {device.type}"
     methods = []
     for alpha in alphas:
         blend = _Enlarger(interpolate(ends[0], ends[1], alpha).to(device), device)
@@ -149,6 +151,14 @@ def name_sources(given: str | Sequence[str] | Mapping[str, str] | None) -> dict[
 def digest_image(image: np.ndarray) -> str:
     """SHA-256 of an image's size and pixels."""
     return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def _file(source: str | Path) -> Path:
+    """The file that ``load_generator`` has read the weights of a file, a folder or a release from."""
+    path = Path(source)
+    if path.is_dir():
+        return path / WEIGHTS
+    return path if path.is_file() else pretrained.fetch(str(source).lower())
 
 
 class _Enlarger:
