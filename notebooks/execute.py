@@ -59,7 +59,6 @@ def execute(path: Path, settings: Sequence[str] = ()) -> NotebookNode:
         timeout=None,
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent.resolve())}},
-        store_widget_state=False,
         record_timing=False,
     ).execute()
     del notebook.cells[at + 1]

@@ -1,5 +1,6 @@
 """The paper's figures: their numbers against NumPy and SciPy, their pictures by what is in them."""
 
+import io
 from pathlib import Path
 
 import matplotlib
@@ -126,3 +127,33 @@ def test_a_notebooks_own_drawing_is_left_as_it_is(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("MPLBACKEND")
     pyplot()
     assert chosen == ["agg"]
+
+
+def test_the_slider_shows_networks_images_and_truth() -> None:
+    psnr, gan = networks()
+    truth = make_photograph(96, 80, 9)
+    slider, image, _ = figures.alpha_slider(psnr, gan, truth, side=32, zoom=1).children
+
+    def shown() -> list[np.ndarray]:
+        pixels = np.asarray(Image.open(io.BytesIO(image.value)))
+        assert pixels.shape == (32, 96, 3)
+        return [pixels[:, start : start + 32] for start in (0, 32, 64)]
+
+    slider.value = 0
+    start = shown()
+    slider.value = 1
+    end = shown()
+    assert (start[0] != end[0]).any()
+    places = [
+        (top, left)
+        for top in range(0, 96, 8)
+        for left in range(0, 80, 8)
+        if np.array_equal(truth[top : top + 32, left : left + 32], end[2])
+    ]
+    assert len(places) == 1
+    (top, left) = places[0]
+    low_res = imresize(truth, 1 / 4)
+    for image_now, network in ((start[1], psnr), (end[1], gan)):
+        assert np.array_equal(image_now, upscale(low_res, network)[top : top + 32, left : left + 32])
+    with pytest.raises(ValueError, match="side 40 is not a multiple of 16; use 32"):
+        figures.alpha_slider(psnr, gan, truth, side=40)

@@ -22,7 +22,7 @@ TRACES = re.compile(r"/home/|/Users/|/tmp/|/root/|/work/|/var/|site-packages|[A-
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs with the quickstart's two networks, trained for four iterations."""
     runs = tmp_path_factory.mktemp("runs")
-    tiny = (*TINY, "data.validation=null", "trainer.val_check_interval=4")
+    tiny = (*TINY, "data.validation=null", "trainer.val_check_interval=4", "trainer.log_every_n_steps=1")
     psnr = quickstart.run(runs / "quickstart" / "psnr", "+experiment=quickstart_psnr", *tiny)
     start = f"stage.start_from='{psnr}'"
     quickstart.run(

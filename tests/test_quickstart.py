@@ -9,7 +9,7 @@ from esrgan_lit import quickstart
 
 # The last iteration is no multiple of the interval, so that the checkpoint before the last is an earlier one.
 TINY = ("generator.blocks=1", "generator.width=8", "data.batch=2", "crop=32", "trainer.max_steps=3")
-TINY = (*TINY, "data.validation=null", "trainer.val_check_interval=2")
+TINY = (*TINY, "data.validation=null", "trainer.val_check_interval=2", "trainer.log_every_n_steps=1")
 
 
 def test_a_run_is_done_once_and_refuses_other_settings(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ drawn by :mod:`esrgan_lit.evaluation.report`, Fig. 7's comparison by :mod:`esrga
 that of its path's suffix.
 """
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from kornia.filters import gaussian_blur2d
+from PIL import Image
 from torch import Tensor
 
 from esrgan_lit.checkpoints import interpolate
@@ -263,13 +265,51 @@ def draw_tradeoff(blends: Sequence[Blend], path: str | Path) -> None:
         points = [(blend.scores.sharpness, blend.scores.psnr_y) for blend in row]
         axis.plot(*zip(*points, strict=True), marker=marker, markersize=4, label=f"interpolated {kind}")
         for blend, point in zip(row, points, strict=True):
-            axis.annotate(
-                f"{blend.alpha:g}", point, (0, 5 if kind == "networks" else -11), None, "offset points", size=7
-            )
+            shift = (0, 5 if kind == "networks" else -11)
+            axis.annotate(f"{blend.alpha:g}", point, shift, textcoords="offset points", size=7)
     axis.set(xlabel="gradient energy / truth's", ylabel="PSNR-Y in dB")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, title="α at the points", title_fontsize=8)
     _save(figure, path)
+
+
+def alpha_slider(psnr: Generator, gan: Generator, truth: np.ndarray, side: int = 96, zoom: int = 3) -> Any:
+    """Widget for a notebook: a slider for α, and what networks and images interpolated by it give, and the truth.
+
+    Args:
+        psnr: the network at α = 0.
+        gan: the network at α = 1, of the same architecture.
+        truth: uint8 RGB; the window in which the two networks differ most is shown.
+        side: of the window in pixels, a multiple of 4 · scale.
+        zoom: whole number of screen pixels for each of its pixels.
+
+    Raises:
+        ModuleNotFoundError: naming the extra that brings ipywidgets.
+    """
+    try:
+        import ipywidgets
+    except ImportError as error:
+        raise ModuleNotFoundError("the slider needs ipywidgets: pip install 'esrgan_lit[notebooks]'") from error
+    scale = psnr.scale
+    if side % (4 * scale):
+        raise ValueError(f"side {side} is not a multiple of {4 * scale}; use {max(1, side // (4 * scale)) * 4 * scale}")
+    whole = imresize(truth, 1 / scale)
+    ends = upscale(whole, psnr), upscale(whole, gan)
+    top, left = most_different(*ends, side)
+    window = slice(top, top + side), slice(left, left + side)
+    low_res = whole[top // scale : (top + side) // scale, left // scale : (left + side) // scale]
+
+    def picture(alpha: float) -> bytes:
+        networks = upscale(low_res, interpolate(psnr, gan, alpha))
+        shown = (networks, mix(ends[0][window], ends[1][window], alpha), truth[window])
+        file = io.BytesIO()
+        Image.fromarray(np.concatenate(shown, 1).repeat(zoom, 0).repeat(zoom, 1)).save(file, "png")
+        return file.getvalue()
+
+    slider = ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.05, description="α", continuous_update=False)
+    image = ipywidgets.Image(value=picture(slider.value), format="png")
+    slider.observe(lambda change: setattr(image, "value", picture(change["new"])), "value")
+    return ipywidgets.VBox([slider, image, ipywidgets.Label("networks interpolated | images interpolated | truth")])
 
 
 def draw_grid(rows: Mapping[str, Mapping[str, np.ndarray]], path: str | Path, width: float = 1.7) -> None:
