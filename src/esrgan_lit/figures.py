@@ -104,8 +104,13 @@ def draw_feature_maps(
             f"layer {missing[0]} is not among those that this perceptual loss computes; give it that layer, or a "
             "deeper one, as its own"
         )
+    row_height = 1.6 * image.shape[0] / image.shape[1] + 0.25
     figure, axes = pyplot().subplots(
-        len(layers), 2 * channels, figsize=(3.2 * channels, 1.75 * len(layers)), squeeze=False, layout="constrained"
+        len(layers),
+        2 * channels,
+        figsize=(3.2 * channels, row_height * len(layers) + 0.3),
+        squeeze=False,
+        layout="constrained",
     )
     for row, layer in zip(axes, layers, strict=True):
         active = (maps[layer] > 0).float().mean((1, 2))
