@@ -6,7 +6,7 @@ RUN ?= runs/quickstart
 PSNR ?=
 GAN ?=
 
-.PHONY: install quickstart test lint wheel clean
+.PHONY: install quickstart notebooks test lint wheel clean
 
 install: .venv/installed
 
@@ -23,6 +23,10 @@ quickstart: install
 	$(BIN)/esrgan-train +experiment=quickstart_psnr hydra.run.dir=$(RUN)/psnr $(PSNR)
 	$(BIN)/esrgan-train +experiment=quickstart_gan stage.start_from=$(RUN)/psnr/checkpoints/last.ckpt hydra.run.dir=$(RUN)/gan $(GAN)
 	$(BIN)/esrgan-compare $(RUN)/psnr/checkpoints/last.ckpt $(RUN)/gan/checkpoints/last.ckpt --output $(RUN)
+
+# Executes them with the networks of `make quickstart`, and keeps their outputs in them.
+notebooks: install
+	$(BIN)/python notebooks/execute.py
 
 test: install
 	$(BIN)/python -m pytest

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from conftest import make_photograph
-from esrgan_lit import RRDBNet, imresize, load_generator, psnr_y, save_generator, ssim_y
+from esrgan_lit import RRDBNet, imresize, load_generator, pretrained, psnr_y, save_generator, ssim_y
 from esrgan_lit.checkpoints import WeightsError
 from esrgan_lit.data.images import read_image, save_image
 from esrgan_lit.data.pairs import Degradation
@@ -405,6 +405,19 @@ def test_pirms_protocol_names_the_best_of_each_region(
         f"PIRM's region 1 (RMSE ≤ 11.5): b, {metric.title} {metric.format(2.5)} at RMSE 11.50",
         f"PIRM's region 3 (RMSE ≤ 16): c, {metric.title} {metric.format(2.0)} at RMSE 15.00",
     ]
+
+
+def test_folders_and_releases_are_evaluated_like_files(
+    weights: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = weights("net", 1)
+    load_generator(file).save_pretrained(tmp_path / "pretrained")
+    monkeypatch.setattr(pretrained, "fetch", lambda name: {"esrgan_x4": file}[name])
+    found = [methods.network("net", source, RUNNER) for source in (file, tmp_path / "pretrained", "ESRGAN_x4")]
+    low_res = make_photograph(16, 20, 0)
+    assert len({method.enlarge(low_res).tobytes() for method in found}) == 1
+    assert found[0].fingerprint == found[2].fingerprint
+    assert len(methods.sweep("esrgan_x4", "esrgan_x4", [0, 1], RUNNER)) == 2
 
 
 def test_what_spandrel_reads_is_evaluated(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ FLOORS = [
     {"checkpoints", "data.doctor"},
     {"stages", "compare", "export", "report", "evaluation.testsets", "evaluation.methods"},
     {"sweep"},
-    {"train", "commands.weights", "commands.upscale", "evaluation.run"},
-    {"data.cli", "evaluation.report"},
+    {"train", "commands.weights", "commands.upscale", "evaluation.run", "figures"},
+    {"data.cli", "evaluation.report", "quickstart"},
     {"evaluation.page"},
     {"evaluation.app"},
 ]

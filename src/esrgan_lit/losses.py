@@ -1,6 +1,6 @@
 """The terms of ESRGAN's losses, unweighted (Wang et al. 2018, §3.2–3.4). Stages weigh, sum and log them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, Self, cast
 
@@ -111,6 +111,7 @@ class PerceptualLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.network: VggName = network
         names = vgg_layers(network)
         if layer not in names:
             raise ValueError(f"layer {layer!r} is not in {network}; use one of {', '.join(names)}")
@@ -133,6 +134,20 @@ class PerceptualLoss(nn.Module):
     def features(self, image: Tensor) -> Tensor:
         """Features of (batch, 3, height, width) RGB images in [0, 1] at the chosen layer."""
         return self._features[0]((image - self.mean) / self.std)
+
+    def every_layer(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Name and features before the activation of every convolution up to the chosen one, in order.
+
+        Args:
+            image: (batch, 3, height, width) RGB in [0, 1].
+        """
+        names = {index: name for name, index in vgg_layers(self.network).items()}
+        maps = (image - self.mean) / self.std
+        for index, module in enumerate(self._features[0]):
+            # Not the network's own ReLU, which would overwrite what was given out.
+            maps = F.relu(maps) if isinstance(module, nn.ReLU) else module(maps)
+            if index in names:
+                yield names[index], maps
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._features[0]._apply(fn, recurse)  # what moves or converts this module moves the network too

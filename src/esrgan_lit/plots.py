@@ -1,5 +1,6 @@
 """Where images differ, and the plotting library that shows it."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def places_of_difference(images: Sequence[np.ndarray], side: int, count: int) ->
 
 
 def pyplot() -> Any:
-    """Matplotlib's pyplot, drawing to files.
+    """Matplotlib's pyplot, drawing to files; in a notebook it goes on to draw there as well.
 
     Raises:
         ModuleNotFoundError: naming the extra that brings it.
@@ -53,7 +54,8 @@ def pyplot() -> Any:
         import matplotlib
     except ImportError as error:
         raise ModuleNotFoundError("pictures need matplotlib: pip install 'esrgan_lit[plots]'") from error
-    matplotlib.use("agg")
+    if "inline" not in os.environ.get("MPLBACKEND", ""):  # which a notebook's kernel sets
+        matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
     return plt

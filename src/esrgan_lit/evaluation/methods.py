@@ -52,7 +52,7 @@ def network(name: str, path: str | Path, runner: "Runner") -> Method:
         FileNotFoundError: when there is no such file.
     """
     model = _read_for(runner.scale, path)
-    return Method(name, f"{path}{runner.remark}", f"{file_digest(Path(path))} {runner.fingerprint}", runner.run(model))
+    return Method(name, f"{path}{runner.remark}", f"{file_digest(_file(path))} {runner.fingerprint}", runner.run(model))
 
 
 BY = ("networks", "images")
@@ -83,7 +83,7 @@ def sweep(
         raise ValueError(f"alpha {wrong[0]:g} is not in [0, 1]: 0 is the PSNR network, 1 the GAN's")
     ends = [_read_for(runner.scale, path) for path in (psnr, gan)]
     run_psnr, run_gan = (runner.run(end) for end in ends)
-    pair = f"{file_digest(Path(psnr))} {file_digest(Path(gan))} {runner.fingerprint}"
+    pair = f"{file_digest(_file(psnr))} {file_digest(_file(gan))} {runner.fingerprint}"
     source = f"(1 − α) · {psnr} + α · {gan}{runner.remark}"
     methods = []
     for alpha in alphas:
@@ -100,8 +100,8 @@ def sweep(
             key = f"networks {alpha} {pair}"
             methods.append(Method(f"α = {alpha:g} (networks)", f"weights: {source}", key, blend))
         if "images" in by:
-            mix = _Mixture(run_psnr, run_gan, alpha)
-            methods.append(Method(f"α = {alpha:g} (images)", f"outputs: {source}", f"images {alpha} {pair}", mix))
+            blend = _Mixture(run_psnr, run_gan, alpha)
+            methods.append(Method(f"α = {alpha:g} (images)", f"outputs: {source}", f"images {alpha} {pair}", blend))
     return methods
 
 
@@ -110,6 +110,17 @@ def _read_for(scale: int, path: str | Path) -> nn.Module:
     if found != scale:
         raise WeightsError(f"{path} enlarges {found} times, but scale is {scale}; give scale={found} or leave it out")
     return model
+
+
+def mix(psnr: np.ndarray, gan: np.ndarray, alpha: float) -> np.ndarray:
+    """Image interpolation: (1 − α) · psnr + α · gan of every sample, rounded half up.
+
+    Args:
+        psnr: uint8, the output at α = 0.
+        gan: uint8 of the same shape, the output at α = 1.
+        alpha: in [0, 1].
+    """
+    return np.floor((1 - alpha) * psnr.astype(np.float64) + alpha * gan + 0.5).astype(np.uint8)
 
 
 def read_network(path: str | Path) -> tuple[nn.Module, int]:
@@ -235,8 +246,7 @@ class _Mixture:
         self.alpha = alpha
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        blend = (1 - self.alpha) * self.psnr(image).astype(np.float64) + self.alpha * self.gan(image)
-        return np.floor(blend + 0.5).astype(np.uint8)
+        return mix(self.psnr(image), self.gan(image), self.alpha)
 
 
 class _Described(nn.Module):

@@ -281,9 +281,13 @@ def draw_plane(report: SetReport, path: Path) -> str | None:
         return f"the perception-distortion plane needs a method that has RMSE and {perceptual.title} on every image"
     plt = pyplot()
     figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
-    right = max(PIRM_REGIONS[-1] + 1, *(1.05 * x for x, _ in points.values()))
+    # To the end of the region of the furthest point: points of a sweep would lie on one another in a wider plane.
+    furthest = max(x for x, _ in points.values())
+    right = next((end for end in PIRM_REGIONS if end >= furthest), 1.05 * furthest)
     left = min(PIRM_REGIONS[0] - 2, *(0.95 * x for x, _ in points.values()))
     for number, (start, end) in enumerate(zip((left, *PIRM_REGIONS), PIRM_REGIONS, strict=False), 1):
+        if start >= right:
+            break
         axis.axvspan(start, end, color="tab:blue", alpha=0.22 - 0.06 * number, linewidth=0)
         where = (max(start, left) + end) / 2
         axis.text(where, 0.99, f"{number}", transform=axis.get_xaxis_transform(), ha="center", va="top", fontsize=9)

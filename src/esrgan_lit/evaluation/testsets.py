@@ -92,8 +92,8 @@ def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Degradatio
     """Find and check the images of all sets: what is wrong with files is said here, before time is spent.
 
     Args:
-        settings: name of a set → its ``hr`` folder or its name in the ``catalogue``, and optionally its ``lr`` folder
-            and ``finished``: {method: folder}.
+        settings: name of a set → its ``hr`` folder (or list of folders and files) or its name in the ``catalogue``, and
+            optionally its ``lr`` folder and ``finished``: {method: folder}.
         degradation: makes low-resolution images where there is no ``lr``.
         root: folder that holds the catalogue's data sets.
 
@@ -104,7 +104,7 @@ def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Degradatio
     sets = []
     for name, setting in settings.items():
         hr = setting.get("hr") or fetch(setting["catalogue"], root)
-        truths = _by_name(list_images([hr], f"{name}: hr"), f"{name}: hr")
+        truths = _by_name(list_images(hr if isinstance(hr, list) else [hr], f"{name}: hr"), f"{name}: hr")
         low_res = _partners(truths, setting.get("lr"), f"{name}: lr")
         finished = {
             method: _partners(truths, _subfolder(Path(folder), name), f"{name}: images of {method}")
