@@ -178,6 +178,14 @@ def digest_image(image: np.ndarray) -> str:
     return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
+def _file(source: str | Path) -> Path:
+    """The file that ``load_generator`` has read the weights of a file, a folder or a release from."""
+    path = Path(source)
+    if path.is_dir():
+        return path / WEIGHTS
+    return path if path.is_file() else pretrained.fetch(str(source).lower())
+
+
 class Runner(NamedTuple):
     """How networks are run.
 
