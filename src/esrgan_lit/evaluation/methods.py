@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from esrgan_lit import pretrained
 from esrgan_lit.checkpoints import WeightsError, interpolate, load_generator
+from esrgan_lit.hub import WEIGHTS
 from esrgan_lit.inference import BACK_PROJECTIONS, BackProjection, back_project, to_batch, to_image
 from esrgan_lit.networks import Generator
 from esrgan_lit.resize import imresize
