@@ -117,8 +117,8 @@ def test_the_report_of_a_sweep(tmp_path: Path) -> None:
     assert [row["job"] for row in rows] == ["0", "1", "2", "3", "10"]
     assert [row["stage.loss_weights.adversarial"] for row in rows] == ["0.001", "0.005", "0.01", "-1.0", "0.1"]
     assert "experiment" in rows[0]  # job 3 has none, so that it differs
-    assert [row["state"] for row in rows[:3]] == ["complete", "complete", f"stopped at 100 of {STEPS}"]
-    assert rows[3]["state"] == "failed at the start: λ is negative | so it is"
+    assert [row["state"] for row in rows[:3]] == ["complete", "complete", f"unfinished, 100 of {STEPS}"]
+    assert rows[3]["state"] == "failed, 0 of ?: λ is negative | so it is"
     assert rows[3]["loss/pixel"] == ""
     assert rows[4]["loss/pixel"] != ""
     for row, truth in zip(rows, figures, strict=False):

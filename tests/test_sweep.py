@@ -107,11 +107,11 @@ def test_submitted_jobs_and_one_that_fails(tiny: Callable[[str], list[str]], tmp
     assert result.returncode == 1
     assert "crop 33 is not a multiple of scale 4" in result.stderr
     jobs = jobs_of(tmp_path / "sweep")
-    assert [job.state for job in jobs] == ["complete", "failed at the start"]
+    assert [job.state for job in jobs] == ["complete", "failed, 0 of 2"]
     assert "crop 33 is not a multiple of scale 4" in jobs[1].failure
     table = (tmp_path / "sweep" / "summary.md").read_text()
     assert "| 0 | 32 | complete |" in table
-    assert "| 1 | 33 | failed at the start: " in table
+    assert "| 1 | 33 | failed, 0 of 2: " in table
 
 
 def test_what_a_sweep_varies(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from esrgan_lit.resize import imresize
 from esrgan_lit.runs import logs_in, read_curves
 
 ALPHAS = (0.2, 0.4, 0.6, 0.8)
+TERMS = tuple(f"train/{term}" for term in ("pixel", "perceptual", "adversarial", "discriminator"))
 Method = Callable[[np.ndarray], np.ndarray]
 
 
@@ -116,7 +117,7 @@ def format_table(scores: dict[str, Scores], count: int, border: int) -> str:
         for name, row in scores.items()
     ]
     protocol = PROTOCOL.format(border=border)
-    return "\n".join(lines) + f"\n\nMeans over {count} photographs; PSNR and SSIM {protocol}.\n"
+    return "\n".join(lines) + f"\n\nMeans over {count} photograph{'s' * (count != 1)}; PSNR and SSIM {protocol}.\n"
 
 
 def draw_comparison(
@@ -155,13 +156,13 @@ def logs_beside(checkpoint: Path) -> list[Path]:
 
 def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
     """Draw every logged loss term and validation PSNR over the iterations, a column per run (given as its logs)."""
-    figure, axes = pyplot().subplots(2, len(runs), figsize=(6 * len(runs), 6.5), squeeze=False, layout="constrained")
+    figure, axes = pyplot().subplots(2, len(runs), figsize=(5.5 * len(runs), 6), squeeze=False, layout="constrained")
     for (terms, validation), logs in zip(axes.T, runs, strict=True):
         for name, points in read_curves(logs).items():
             iterations, values = zip(*points, strict=True)
             if name.startswith("val/psnr_y"):
                 validation.plot(iterations, values, marker=".", label=name)
-            elif name.startswith("train/") and not name.endswith("_logit"):
+            elif name in TERMS:
                 (line,) = terms.plot(iterations, running_mean(values), label=name)
                 terms.plot(iterations, values, color=line.get_color(), alpha=0.25)
         terms.set(title=logs[0].parents[2].name, ylabel="loss terms and running means", yscale="log")

@@ -244,8 +244,8 @@ def alpha_sweep(psnr: Generator, gan: Generator, truth: np.ndarray, alphas: Sequ
     images = {alpha: mix(*ends, alpha) for alpha in alphas}
     return [
         Blend(kind, alpha, image, score({"": image}, {"": truth}, psnr.scale))
-        for kind, blends in (("networks", networks), ("images", images))
-        for alpha, image in blends.items()
+        for alpha in alphas
+        for kind, image in (("networks", networks[alpha]), ("images", images[alpha]))
     ]
 
 

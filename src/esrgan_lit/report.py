@@ -58,7 +58,7 @@ def write_report(folders: Sequence[Path], output: Path, megabytes: float = 30) -
     runs = open_runs(folders)
     written = []
     data: dict[str, Any] = {"made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), "summary": None}
-    names = [run.folder.name if len(folders) == 1 else str(run.folder) for run in runs]
+    names = [str(run.folder.relative_to(folders[0]) if len(folders) == 1 else run.folder) for run in runs]
     title = str(folders[0].absolute()) if len(folders) == 1 else f"{len(runs)} runs"
     sweep = len(runs) > 1 or runs[0].folder != folders[0]
     if sweep:

@@ -103,11 +103,11 @@ class Run:
 
     @property
     def state(self) -> str:
-        """``complete``, ``failed`` or ``stopped`` (which it also is while it runs), and how far it came."""
+        """``complete``, ``failed`` or ``unfinished``, which may mean that it is running, and how far it came."""
         planned = self.settings.get("trainer.max_steps", "")
         if not planned.isdigit() or self.iterations < int(planned):
-            word = "failed" if self.failure else "stopped"
-            return f"{word} at {self.iterations:,} of {planned or '?'}" if self.iterations else f"{word} at the start"
+            word = "failed" if self.failure else "unfinished"
+            return f"{word}, {self.iterations} of {planned or '?'}"
         return "failed" if self.failure else "complete"
 
     @property
@@ -151,11 +151,11 @@ def open_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def jobs_of(folder: Path) -> list[Run]:
-    """The jobs of a sweep, by number; none where the folder is not a sweep's."""
+    """The jobs of a sweep that were begun, by number; none where the folder is not a sweep's."""
     if not (folder / "multirun.yaml").is_file():
         return []
-    jobs = [path.parent for path in folder.glob("*/.hydra")]
-    return [Run(job) for job in sorted(jobs, key=lambda job: (len(job.name), job.name))]
+    jobs = [path.parent for path in folder.rglob(".hydra")]
+    return [Run(job) for job in sorted(jobs, key=lambda job: (len(str(job)), job))]
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

@@ -43,12 +43,18 @@ def run_job(config: DictConfig) -> None:
 
     Raises:
         JobFailedError: when it failed.
+        ValueError: when the jobs would write to one folder.
         Interrupted: when SIGTERM or Ctrl-C ended the sweep, with this job's checkpoint written.
     """
     hydra = HydraConfig.get()
     folder, sweep = Path(hydra.runtime.output_dir), Path(hydra.sweep.dir).absolute()
     changes = swept(sweep, hydra.overrides.task)
     log.info("job %s in %s: %s", hydra.job.num, folder, " ".join(changes))
+    if Path(config.output_dir).absolute() != folder:
+        raise ValueError(
+            f"output_dir={config.output_dir} would be one folder for all jobs; leave it out, and say with "
+            "hydra.sweep.dir=FOLDER where the sweep is to be"
+        )
     _name_in_wandb(config, sweep, changes)
     # Under SLURM each rank comes here, and writes a file of its own.
     settings = folder / ".hydra" / f"job_{getattr(rank_zero_only, 'rank', None) or 0}.yaml"

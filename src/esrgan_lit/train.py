@@ -179,8 +179,9 @@ def job_main(settings: Path, sweep: str) -> None:
         sweep: folder of the sweep.
     """
     config = cast(DictConfig, OmegaConf.load(settings))
-    hydra = OmegaConf.load(settings.with_name("hydra.yaml")).hydra
-    configure_log(hydra.job_logging, hydra.verbose)
+    if settings.with_name("hydra.yaml").is_file():
+        hydra = OmegaConf.load(settings.with_name("hydra.yaml")).hydra
+        configure_log(hydra.job_logging, hydra.verbose)
     try:
         run(config, f"hydra.sweep.dir={sweep}")
     except (Exception, SystemExit) as error:
