@@ -179,7 +179,8 @@ class ResidualDenseBlock(nn.Module):
             return x, self.concatenating(x)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        weights = (value.to(x.dtype) for value in self.parameters())
+        convs = self.conv1, self.conv2, self.conv3, self.conv4, self.conv5  # parameters() would walk the module
+        weights = (value.to(x.dtype) for conv in convs for value in (conv.weight, cast(Tensor, conv.bias)))
         return cast(tuple[Tensor, Tensor], _DenseBlockInOneBuffer.apply(x, *weights))
 
     def concatenating(self, x: Tensor) -> Tensor:
@@ -212,9 +213,9 @@ class _DenseBlockInOneBuffer(torch.autograd.Function):
         for inner_weight, inner_bias in inner:
             filled, growth = inner_weight.shape[1], inner_weight.shape[0]
             features = F.conv2d(buffer[:, :filled], inner_weight, inner_bias, padding=1)
-            buffer[:, filled : filled + growth] = _leaky_relu(features)
+            torch.ops.aten.leaky_relu.out(features, 0.2, out=buffer[:, filled : filled + growth])
         ctx.save_for_backward(buffer, *parameters[::2])
-        return x, x + 0.2 * F.conv2d(buffer, weight, bias, padding=1)
+        return x, F.conv2d(buffer, weight, bias, padding=1).mul_(0.2).add_(x)
 
     @staticmethod
     @once_differentiable
