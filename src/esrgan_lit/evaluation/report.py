@@ -281,17 +281,18 @@ def draw_plane(report: SetReport, path: Path) -> str | None:
         return f"the perception-distortion plane needs a method that has RMSE and {perceptual.title} on every image"
     plt = pyplot()
     figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
-    # To the end of the region of the furthest point: points of a sweep would lie on one another in a wider plane.
-    furthest = max(x for x, _ in points.values())
-    right = next((end for end in PIRM_REGIONS if end >= furthest), 1.05 * furthest)
-    left = min(PIRM_REGIONS[0] - 2, *(0.95 * x for x, _ in points.values()))
-    for number, (start, end) in enumerate(zip((left, *PIRM_REGIONS), PIRM_REGIONS, strict=False), 1):
-        if start >= right:
-            break
-        axis.axvspan(start, end, color="tab:blue", alpha=0.22 - 0.06 * number, linewidth=0)
-        where = (max(start, left) + end) / 2
-        axis.text(where, 0.99, f"{number}", transform=axis.get_xaxis_transform(), ha="center", va="top", fontsize=9)
-        axis.axvline(end, color="tab:blue", linewidth=0.7)
+    # As wide as the points: those of a sweep would lie on one another in a plane with all regions.
+    found = [x for x, _ in points.values()]
+    margin = 0.08 * (max(found) - min(found)) or 0.5
+    left, right = min(found) - margin, max(found) + margin
+    for number, (start, end) in enumerate(zip((0.0, *PIRM_REGIONS), PIRM_REGIONS, strict=False), 1):
+        seen = max(start, left), min(end, right)
+        if seen[0] >= seen[1]:
+            continue
+        axis.axvspan(*seen, color="tab:blue", alpha=0.22 - 0.06 * number, linewidth=0)
+        where = {"transform": axis.get_xaxis_transform(), "ha": "center", "va": "top", "fontsize": 9}
+        axis.text(sum(seen) / 2, 0.99, f"region {number}", **where)
+        axis.axvline(seen[1], color="tab:blue", linewidth=0.7)
     # Colours and markers of different periods, and names beside the plane: the points of a sweep lie close together.
     for number, (method, (x, y)) in enumerate(points.items()):
         axis.plot(x, y, "osD^vP*X"[number % 8], color=f"C{number % 10}", label=method)
