@@ -56,8 +56,9 @@ def run_job(config: DictConfig) -> None:
             "hydra.sweep.dir=FOLDER where the sweep is to be"
         )
     _name_in_wandb(config, sweep, changes)
-    # Under SLURM each rank comes here, and writes a file of its own.
-    settings = folder / ".hydra" / f"job_{getattr(rank_zero_only, 'rank', None) or 0}.yaml"
+    # Under SLURM each rank of the job comes here, and writes a file of its own.
+    rank = getattr(rank_zero_only, "rank", None) or 0
+    settings = folder / ".hydra" / f"job_{rank}.yaml"
     settings.parent.mkdir(exist_ok=True)
     OmegaConf.save(config, settings, resolve=True)
     failure = folder / FAILURE
@@ -72,7 +73,8 @@ def run_job(config: DictConfig) -> None:
         if code and not failure.exists():
             failure.write_text(f"killed by signal {-code}" if code < 0 else f"its process ended with code {code}")
     finally:
-        _report(sweep)
+        if rank == 0:
+            _report(sweep)
     if code:
         raise JobFailedError(f"job {hydra.job.num} in {folder}: {failure.read_text()}")
 
