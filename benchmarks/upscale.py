@@ -6,13 +6,16 @@
     python benchmarks/upscale.py --weights FILE --strips PHOTOGRAPH… # what strips change: nothing
 
 The rivals of the speed table are spandrel's eager model and each program with the whole network as one graph for the
-exact size, as its own users would run it (`pip install '.[test,openvino,onnxruntime,ncnn]'`). All take turns within one
-run, because a busy machine is noisy; times are medians. ``esrgan_lit auto`` is what ``esrgan-upscale`` does, from 8-bit
-pixels to 8-bit pixels; the largest difference is to spandrel's unrounded image and comes from the engine alone.
+exact size, as its own users would run it (`pip install '.[test,openvino,onnxruntime,ncnn]'`). Each takes turns with
+spandrel's, because a busy machine is noisy; times are medians. ``esrgan_lit …`` goes from 8-bit pixels to 8-bit pixels,
+and ``auto`` marks what ``esrgan-upscale`` takes; the largest difference is to spandrel's unrounded image and comes from
+the engine alone.
 """
 
 import argparse
+import gc
 import json
+import math
 import os
 import resource
 import statistics
@@ -20,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +67,7 @@ def main() -> None:
 
 
 def speed_table(options: argparse.Namespace) -> None:
-    """Time everything in turns, and print a table for each size."""
+    """Time everything in turns with spandrel's model, and print a table for each size."""
     import spandrel
 
     generator = load_generator(options.weights)
@@ -72,38 +76,39 @@ def speed_table(options: argparse.Namespace) -> None:
     for side in options.sizes:
         pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
         low_res = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
-        runs: dict[str, Callable[[], object]] = {"spandrel": lambda low_res=low_res: theirs(low_res)}
-        for name in options.engines:
-            if name != "torch":
-                runs[f"{name}, one graph"] = whole_graph(name, generator, low_res)
-        ours = {name: Upscaler(generator, name, "cpu") for name in options.engines}
-        for name, upscaler in ours.items():
-            runs[f"esrgan_lit {name}"] = lambda upscaler=upscaler, pixels=pixels: upscaler(pixels)
         start = time.perf_counter()
-        auto = Upscaler(generator, "auto", "cpu", trial_side=64 if side < 256 else 128)
+        auto = Upscaler(generator, "auto", "cpu", trial_side=64 if side < 256 else 128).engine.name
         trial = time.perf_counter() - start
-        times: dict[str, list[float]] = {name: [] for name in runs}
+        print(f"\n{side}×{side}: auto takes {auto}, after a trial of {trial:.1f} s")
+        print("| what | ms | spandrel, ms | × spandrel | largest difference |\n|---|---:|---:|---:|---:|", flush=True)
         with torch.inference_mode():
             reference = theirs(low_res)
-            for turn in range(options.repeats + 1):
-                for name, run in runs.items():
-                    start = time.perf_counter()
-                    run()
-                    if turn:
-                        times[name].append(time.perf_counter() - start)
-        print(f"\n{side}×{side}: auto takes {auto.engine.name}, after a trial of {trial:.1f} s")
-        print("| what | ms | × spandrel | quickest, ms | largest difference |\n|---|---:|---:|---:|---:|")
-        base = statistics.median(times["spandrel"])
-        for name, seconds in times.items():
-            engine = name.removeprefix("esrgan_lit ")
-            difference = largest_difference(ours[engine], low_res, reference) if engine in ours else float("nan")
-            median = statistics.median(seconds)
-            mark = " (auto)" if engine == auto.engine.name else ""
-            print(
-                f"| {name}{mark} | {median * 1e3:.0f} | {base / median:.2f} | {min(seconds) * 1e3:.0f} | "
-                f"{difference:.0e} |",
-                flush=True,
-            )
+            graphs = [(name, "one graph") for name in options.engines if name not in ("torch", "winograd")]
+            for name, kind in [*graphs, *((name, "esrgan_lit") for name in options.engines)]:
+                # One at a time: the working memories of all of them together do not fit beside each other.
+                difference = float("nan")
+                if kind == "one graph":
+                    run = whole_graph(name, generator, low_res)
+                else:
+                    upscaler = Upscaler(generator, name, "cpu")
+                    run = partial(upscaler, pixels)
+                    difference = largest_difference(upscaler, low_res, reference)
+                run()
+                pairs = [(timed(run), timed(partial(theirs, low_res))) for _ in range(options.repeats)]
+                its, spandrels = (statistics.median(column) for column in zip(*pairs, strict=True))
+                what = f"{name}, {kind}" if kind == "one graph" else f"esrgan_lit {name}" + " (auto)" * (name == auto)
+                cells = [what, f"{its * 1e3:.0f}", f"{spandrels * 1e3:.0f}", f"{spandrels / its:.2f}"]
+                cells.append("–" if math.isnan(difference) else f"{difference:.0e}")
+                print(f"| {' | '.join(cells)} |", flush=True)
+                run = upscaler = None
+                gc.collect()
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Seconds that it took."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def whole_graph(name: str, generator: Generator, low_res: torch.Tensor) -> Callable[[], object]:

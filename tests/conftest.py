@@ -70,9 +70,14 @@ def tiny(photograph_folder: Path, tmp_path: Path) -> Callable[[str], list[str]]:
             "trainer.log_every_n_steps=1",
             "logger=csv",
         ]
-        if "gan" in experiment:
-            shrunk += ["stage.start_from=scratch", "stage.discriminator.width=4", "stage/perceptual=vgg19"]
+        if "psnr" not in experiment and experiment != "patch_sizes":  # the GAN stage
+            shrunk += ["stage.start_from=scratch", "stage.discriminator.width=4"]
+            shrunk += ["stage/perceptual=vgg19"] if "quickstart" in experiment else []  # which has none
             shrunk += ["stage.perceptual.weights=untrained", "stage.perceptual.layer=conv1_2"]
+        if experiment == "gan_pirm":  # NIQE's parameters would have to be downloaded
+            shrunk += ["stage.validation.metrics=[psnr_y,rmse]", "stage.validation.rank_by=psnr_y"]
+        if experiment == "finetune":
+            shrunk += [f"data.cache={tmp_path}/packed"]
         return shrunk
 
     return overrides

@@ -1,13 +1,17 @@
 """Every shipped experiment, composed, instantiated and stepped; and the paper's numbers in them."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
+from conftest import make_photograph
 from esrgan_lit import RRDBNet, load_generator
 from esrgan_lit.train import KEYS, prepare, train
 
@@ -27,7 +31,7 @@ def test_every_experiment_trains_and_leaves_a_readable_checkpoint(
     last = train(configure(experiment))
     assert load_generator(last).architecture["width"] == 8
     assert (last.parent / "best.ckpt").is_file()
-    if "gan" in experiment:
+    if "psnr" not in experiment and experiment != "patch_sizes":
         train(configure(experiment, "trainer.callbacks.periodic.every_n_train_steps=1"))
         assert (last.parent / "step_0000001.ckpt").is_file()
 
@@ -68,6 +72,44 @@ def test_every_experiment_opens_with_what_command_expectation_time(experiment: s
     lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
     assert [line.split(":")[0] for line in lines[1:5]] == ["# What", "# Command", "# Expected", "# Time"]
     assert f"+experiment={experiment}" in lines[2]
+
+
+def test_the_ablation_changes_one_thing_a_column() -> None:
+    """Wang et al. 2018, Fig. 8, columns 2 to 7."""
+
+    def differences(experiment: str, other: str) -> dict[str, tuple[Any, Any]]:
+        columns = [flat(OmegaConf.to_container(composed(name, "stage.start_from=x"))) for name in (experiment, other)]
+        keys = dict.fromkeys(key for column in columns for key in column)
+        pairs = {key: tuple(column.get(key) for column in columns) for key in keys}
+        return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and key != "name"}
+
+    def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(tree, dict):
+            return {prefix[:-1]: tree}
+        return {key: value for name, part in tree.items() for key, value in flat(part, f"{prefix}{name}.").items()}
+
+    columns = sorted(name for name in EXPERIMENTS if name.startswith("ablation"))
+    first = composed(columns[0])
+    assert first.generator._target_.endswith("SRResNet")
+    assert first.generator.batch_norm is True
+    assert first.stage.adversarial._target_.endswith("StandardLoss")
+    assert first.stage.perceptual.before_activation is False
+    assert list(first.data.train) == ["datasets/DIV2K/DIV2K_train_HR"]
+    steps = [differences(*pair) for pair in pairwise(columns)]
+    assert steps[0] == {"generator.batch_norm": (True, False)}
+    assert steps[1] == {"stage.perceptual.before_activation": (False, True)}
+    assert all(key.startswith("stage.adversarial.") for key in steps[2])
+    assert all(key.startswith("generator.") for key in steps[3])
+    assert list(steps[4]) == ["data.train"]
+    assert differences("ablation_7_more_data", "gan_rrdb23") == {}
+
+
+@pytest.mark.parametrize("crop", [96, 128, 192])
+def test_each_patch_size_trains_both_stages(configure: Callable[..., DictConfig], tmp_path: Path, crop: int) -> None:
+    Image.fromarray(make_photograph(200, 210, seed=0)).save(tmp_path / "large.png")
+    large = [f"crop={crop}", f"data.train=[{tmp_path}/large.png]"]
+    assert load_generator(train(configure("patch_sizes", *large)))
+    assert load_generator(train(configure("gan_srresnet16", *large, f"output_dir={tmp_path}/gan")))
 
 
 @pytest.mark.parametrize("generator", ["rrdb23", "srresnet16"])

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from conftest import make_photograph
-from esrgan_lit import RRDBNet, imresize, psnr_y, save_generator, ssim_y
+from esrgan_lit import RRDBNet, imresize, load_generator, psnr_y, save_generator, ssim_y
 from esrgan_lit.checkpoints import WeightsError
 from esrgan_lit.data.images import read_image, save_image
 from esrgan_lit.data.pairs import Degradation
@@ -22,11 +22,11 @@ from esrgan_lit.evaluation import app, methods, run
 from esrgan_lit.evaluation.published import PUBLISHED, published_for
 from esrgan_lit.evaluation.report import SetReport
 from esrgan_lit.evaluation.testsets import TestSet, normalised, open_sets
-from esrgan_lit.inference import to_batch
+from esrgan_lit.inference import BackProjection, Upscaler, to_batch
 from esrgan_lit.plots import places_of_difference
 from esrgan_lit.scores import METRICS, make_metric
 
-CPU = torch.device("cpu")
+RUNNER = methods.Runner(4, torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -332,6 +332,8 @@ def test_damaged_and_tiny_images_are_refused(folders: Path) -> None:
         (["hr={hr}", "weights={weights}", "scale=2"], "enlarges 4 times, but scale is 2"),
         (["hr={hr}", "sweep.psnr={weights}"], "a sweep needs both ends"),
         (["hr={hr}", "sweep.psnr={weights}", "sweep.gan={weights}", "sweep.alphas=[2]"], r"alpha 2 is not in \[0, 1\]"),
+        (["hr={hr}", "back_project=Irani"], "back_project 'Irani' is not known; use gaussian or reverse-filter"),
+        (["hr={hr}", "sweep.psnr={weights}", "sweep.gan={weights}", "sweep.by=[pixels]"], "networks, images or both"),
         (["hr={hr}", "bicubic=false"], "nothing to evaluate"),
         (["hr={hr}", "metrics.names=[psnr]"], "metric 'psnr' is not known"),
         (["hr={hr}", "weights={{bicubic: {weights}}}"], "two methods are called 'bicubic'"),
@@ -362,13 +364,47 @@ def test_names_are_as_much_of_the_paths_as_tells_them_apart() -> None:
 def test_image_interpolation_is_the_mean_of_the_outputs(weights: Callable[..., Path]) -> None:
     psnr, gan = weights("psnr", 1), weights("gan", 2)
     low_res = make_photograph(16, 20, 0)
-    by_name = {method.name: method for method in methods.sweep(psnr, gan, [0, 0.25, 1], 4, CPU)}
+    by_name = {method.name: method for method in methods.sweep(psnr, gan, [0, 0.25, 1], RUNNER)}
     ends = [by_name[name].enlarge(low_res).astype(float) for name in ("α = 0", "α = 1")]
     blend = by_name["α = 0.25 (images)"].enlarge(low_res)
     np.testing.assert_allclose(blend, 0.75 * ends[0] + 0.25 * ends[1], atol=0.5)
     assert len({method.fingerprint for method in by_name.values()}) == len(by_name)
+    wide = weights("wide", width=16)
     with pytest.raises(WeightsError, match="different architectures"):
-        methods.sweep(psnr, weights("wide", width=16), [0.5], 4, CPU)
+        methods.sweep(psnr, wide, [0.5], RUNNER)
+    assert methods.sweep(psnr, wide, [0.5], RUNNER, ["images"])[0].enlarge(low_res).shape == (64, 80, 3)
+
+
+@pytest.mark.parametrize("how", ["gaussian", "reverse-filter"])
+def test_back_projection_of_an_evaluation_is_upscales(weights: Callable[..., Path], how: BackProjection) -> None:
+    path, low_res = weights("net", 1), make_photograph(16, 20, 0)
+    plain, projected = (methods.network("net", path, RUNNER._replace(back_project=each)) for each in (None, how))
+    image = projected.enlarge(low_res)
+    np.testing.assert_array_equal(image, Upscaler(load_generator(path), "torch", "cpu", back_project=how)(low_res))
+    distances = [np.abs(imresize(each, 1 / 4).astype(int) - low_res).mean() for each in (plain.enlarge(low_res), image)]
+    assert distances[1] < distances[0]
+    assert plain.fingerprint != projected.fingerprint
+
+
+def test_pirms_protocol_names_the_best_of_each_region(
+    folders: Path, weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
+        protocol = compose("evaluate", ["+protocol=pirm"])
+    assert (protocol.back_project, list(protocol.sweep.by), protocol.bicubic) == ("reverse-filter", ["images"], False)
+    folder = folders / "HR"
+    overrides = ["+protocol=pirm", f"hr={folder}", "sweep.alphas=[0,0.5,1]", "metrics.names=[rmse]", "crop=16"]
+    ends = [f"sweep.psnr={weights('psnr', 1)}", f"sweep.gan={weights('wide', 2, width=16)}"]
+    config = composed(tmp_path, *overrides, *ends)
+    plan = app.prepare(config)
+    assert [method.name for method in plan.methods] == ["α = 0", "α = 0.5 (images)", "α = 1"]
+    report = SetReport(plan.sets[0], [], plan.metrics)
+    metric = plan.metrics[0]  # stands in for PI, which needs a package
+    report.plane = metric, {"a": (11.0, 3.0), "b": (11.5, 2.5), "c": (15.0, 2.0), "d": (17.0, 1.0)}
+    assert report.regions == [
+        f"PIRM's region 1 (RMSE ≤ 11.5): b, {metric.title} {metric.format(2.5)} at RMSE 11.50",
+        f"PIRM's region 3 (RMSE ≤ 16): c, {metric.title} {metric.format(2.0)} at RMSE 15.00",
+    ]
 
 
 def test_what_spandrel_reads_is_evaluated(tmp_path: Path) -> None:
@@ -377,14 +413,14 @@ def test_what_spandrel_reads_is_evaluated(tmp_path: Path) -> None:
 
     network = SRVGGNetCompact(num_feat=8, num_conv=2, upscale=4)
     torch.save({"params": network.state_dict()}, tmp_path / "compact.pth")
-    method = methods.network("compact", tmp_path / "compact.pth", 4, CPU)
+    method = methods.network("compact", tmp_path / "compact.pth", RUNNER)
     low_res = make_photograph(16, 20, 0)
     described = spandrel.ModelLoader().load_from_file(tmp_path / "compact.pth")
     expected = described(to_batch(low_res)).detach()[0].clamp(0, 1).permute(1, 2, 0).numpy() * 255
     np.testing.assert_allclose(method.enlarge(low_res), expected, atol=0.51)
     torch.save({"something": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="nor can spandrel read it"):
-        methods.network("other", tmp_path / "other.pth", 4, CPU)
+        methods.network("other", tmp_path / "other.pth", RUNNER)
 
 
 def test_places_of_difference_do_not_overlap_and_come_most_first() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "src" / "esrgan_lit"
 FLOORS = [
+    {"files"},
     {"resize", "hub", "plots", "pages", "runs", "data.demo", "data.catalogue", "evaluation.published"},
     {"networks", "losses", "metrics", "pictures", "summary", "data.images", "data.download", "winograd"},
     {"data.store", "data.pairs", "data.fetch", "layouts", "pretrained", "engines", "niqe"},

@@ -342,6 +342,11 @@ def test_auto_tries_whole_networks_once_and_takes_the_quickest(monkeypatch: pyte
     monkeypatch.setattr(GraphEngine, "blocks", quick)
     monkeypatch.setattr(TorchEngine, "blocks", slow)
     generator = network(blocks=3)
+    remembered = tmp_path / "esrgan_lit" / "engines.json"
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 90.0)
+    Upscaler(generator, "auto", "cpu", trial_side=16)
+    assert not remembered.exists()  # found while others kept the processor busy
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 5.0)
     chosen = Upscaler(generator, "auto", "cpu", trial_side=16).engine.name
     assert chosen != "torch"
     assert {name for name, _, _ in asked} == set(installed()) - {"torch"}
@@ -352,7 +357,6 @@ def test_auto_tries_whole_networks_once_and_takes_the_quickest(monkeypatch: pyte
     Upscaler(network(blocks=2), "auto", "cpu", trial_side=16)
     assert len(asked) > tried  # another architecture
     assert Upscaler(generator, "auto", "cpu", max_memory=1, trial_side=16).engine.name == "torch"  # takes no weights
-    remembered = tmp_path / "esrgan_lit" / "engines.json"
     assert chosen in remembered.read_text()
     remembered.write_text("{")  # cut short
     assert Upscaler(generator, "auto", "cpu", trial_side=16).engine.name != "torch"

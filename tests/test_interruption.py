@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -174,7 +175,7 @@ def test_a_full_disk_costs_no_checkpoint_and_not_the_training(
     assert not list(checkpoints.glob(".*"))
 
     monkeypatch.setattr(torch, "save", lambda content, file: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(OSError, match="No space left"):  # the last one matters: the run must not seem complete
+    with pytest.raises(OSError, match=r"No space left.*Make room for it"):  # or the run would seem complete
         train(configure("psnr_rrdb23", "trainer.max_steps=5", "trainer.val_check_interval=1", "resume=auto"))
     assert find_checkpoint(checkpoints) == checkpoints / "last.ckpt"
 
@@ -188,3 +189,18 @@ def test_a_failed_save_leaves_what_was_there(tmp_path: Path, caplog: pytest.LogC
     assert writer.failure is not None
     assert "was not written" in caplog.text
     assert torch.load(tmp_path / "new" / "last.ckpt", weights_only=True) == {"global_step": 1}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_signals_are_given_back(
+    configure: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Or a notebook, or the next job of a sweep, could no longer be stopped."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    if fails:
+        monkeypatch.setattr("esrgan_lit.stages.PsnrStage.losses", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(configure("psnr_rrdb23"))
+    else:
+        train(configure("psnr_rrdb23"))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -108,6 +108,20 @@ def test_a_file_may_hold_only_the_layers_needed(tmp_path: Path) -> None:
         PerceptualLoss("conv6_1")
 
 
+def test_mincs_file_loads_under_its_own_names(tmp_path: Path) -> None:
+    layers = vgg_layers("vgg16")
+    theirs = torchvision.models.vgg16().features[:29].state_dict()
+    names = {str(index): name.replace("_", "") for name, index in layers.items()}
+    torch.save({names[key.split(".")[0]] + "." + key.split(".")[1]: theirs[key] for key in theirs}, tmp_path / "m.pth")
+    term = PerceptualLoss("conv5_3", network="vgg16", weights=tmp_path / "m.pth", normalize=False)
+    for key, value in term._features[0].state_dict().items():
+        torch.testing.assert_close(value, theirs[key])
+    image = torch.rand(1, 3, 16, 16)
+    network = torchvision.models.vgg16().features[:29]
+    network.load_state_dict(theirs)
+    torch.testing.assert_close(term.features(image), network(image))
+
+
 def test_real_vgg_weights_load(real_weights: Path) -> None:
     term = PerceptualLoss("conv3_4", weights=real_weights / "vgg19_conv1_1-conv3_4.pth")
     image = torch.rand(1, 3, 64, 64)

@@ -47,6 +47,22 @@ def test_collapse_is_told_once_when_it_lasts(
     assert caplog.text.count(message) == 1
 
 
+def test_a_fall_of_psnr_is_told_also_after_a_resume(caplog: pytest.LogCaptureFixture) -> None:
+    def validated(health: Health, psnr: float) -> None:
+        metrics = {"val/psnr_y": torch.tensor(psnr)}
+        trainer: Any = SimpleNamespace(global_step=50, callback_metrics=metrics, sanity_checking=False)
+        health.on_validation_end(trainer, None)  # pyright: ignore[reportArgumentType]
+
+    health = Health(lost_decibels=2)
+    for psnr in (28.0, 29.0, 26.5):
+        validated(health, psnr)
+    assert not caplog.text
+    resumed = Health(lost_decibels=2)
+    resumed.load_state_dict(health.state_dict())
+    validated(resumed, 25.5)
+    assert "is 25.50 dB, 2.50 less than at the first validation" in caplog.text
+
+
 def test_speed_and_health_are_logged(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     train(configure("gan_rrdb23"))
     header = (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")

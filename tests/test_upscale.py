@@ -167,6 +167,7 @@ def test_refusals(photograph_folder: Path, tmp_path: Path, run: Callable[..., No
     out = ["-o", tmp_path / "out"]
     for arguments, message in (
         (["nowhere", *out], "nowhere does not exist"),
+        (["nowhere.png", "-o", tmp_path / "x.png"], r"nowhere\.png does not exist"),
         ([tmp_path / "*.jpg", *out], "nothing matches"),
         ([photograph_folder, "-o", tmp_path / "x.png"], "name a folder"),
         ([photograph_folder, "-o", photograph_folder], "would be replaced by its own enlargement"),

@@ -4,7 +4,6 @@ import copy
 import difflib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import save
 
 from esrgan_lit import pretrained
+from esrgan_lit.files import written_whole
 from esrgan_lit.hub import WEIGHTS
 from esrgan_lit.layouts import Architecture, WeightsError
 from esrgan_lit.networks import Generator, RRDBNet, SRResNet
@@ -121,15 +121,10 @@ def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} does not end in .safetensors; name it {path.with_suffix('.safetensors').name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {"architecture": json.dumps(generator.architecture), **generator.metadata, **(metadata or {})}
     state = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
-    unfinished = path.with_name(f".{path.name}.partial")
-    try:
+    with written_whole(path) as unfinished:
         unfinished.write_bytes(save(state, header))  # with the usual permissions, unlike save_file
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def interpolate(psnr: Generator, gan: Generator, alpha: float) -> Generator:

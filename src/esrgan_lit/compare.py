@@ -13,6 +13,7 @@ from esrgan_lit.checkpoints import interpolate, load_generator
 from esrgan_lit.data import demo
 from esrgan_lit.data.images import list_images, read_image
 from esrgan_lit.data.pairs import crop_to_multiple
+from esrgan_lit.files import written_whole
 from esrgan_lit.inference import to_batch, upscale
 from esrgan_lit.metrics import PROTOCOL, gradient_energy, psnr_y, ssim_y
 from esrgan_lit.networks import Generator
@@ -142,7 +143,8 @@ def draw_comparison(
             axis.set_title(name, fontsize=9)
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.savefig(path, dpi=110)
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=110)
     pyplot().close(figure)
 
 
@@ -168,7 +170,8 @@ def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
             axis.set_xlabel("iteration")
             axis.grid(alpha=0.3)
             axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=110)
     pyplot().close(figure)
 
 

@@ -1,13 +1,14 @@
 """Folders as the Hugging Face Hub keeps them: ``model.safetensors``, ``config.json``, a model card (``README.md``)."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save
+
+from esrgan_lit.files import written_whole
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -42,7 +43,6 @@ class HubFolder:
             metadata: for the card and the weights' header, beside what the network's own file said.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         assert isinstance(self, torch.nn.Module)
         metadata = {**self.metadata, **(metadata or {})}
         state = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
@@ -53,12 +53,8 @@ class HubFolder:
             CARD: lambda path: path.write_text(model_card(self.architecture, metadata)),
         }
         for name, write in contents.items():
-            unfinished = folder / f".{name}.partial"
-            try:
+            with written_whole(folder / name) as unfinished:
                 write(unfinished)
-                os.replace(unfinished, folder / name)
-            finally:
-                unfinished.unlink(missing_ok=True)
         return folder
 
     def push_to_hub(self, repository: str, metadata: Mapping[str, str] | None = None, private: bool = False) -> str:

@@ -9,10 +9,10 @@ gives the pixels of the whole image. Only where even the features do not fit are
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +32,7 @@ from esrgan_lit.engines import (
     installed,
     make_engine,
 )
+from esrgan_lit.files import cache_folder, write_whole
 from esrgan_lit.networks import Generator
 from esrgan_lit.resize import resize
 
@@ -39,6 +40,7 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 BackProjection = Literal["gaussian", "reverse-filter"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "fp16", "bf16")
 BACK_PROJECTIONS: tuple[BackProjection, ...] = ("gaussian", "reverse-filter")
+BUSY = 25  # per cent of the processor taken by other programs, above which a trial of engines is not remembered
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # Low-resolution pixels that tiles see beyond their own on each side. Measured on RealSR's weights and two photographs
@@ -416,7 +418,8 @@ def fastest(generator: Generator, side: int = 64, max_memory: int | None = None)
 
     Each runs the whole network, as it will for images, on one of side × side pixels. That takes from seconds to half a
     minute, once: ``engines.json`` in the user's cache remembers it for the architecture, the processor, the threads and
-    the versions of all engines. Delete the file for another trial.
+    the versions of all engines. Delete the file for another trial. Nothing is remembered while other programs keep the
+    processor busy.
 
     Args:
         generator: of the architecture.
@@ -436,18 +439,15 @@ def fastest(generator: Generator, side: int = 64, max_memory: int | None = None)
     versions = {name: _version(name) for name in ("esrgan_lit", *engines)}
     machine = [_processor(), torch.get_num_threads()]
     key = json.dumps([generator.architecture, side, machine, versions], sort_keys=True)
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan_lit"
-    known = _remembered(folder / "engines.json").get(key, {})
+    file = cache_folder() / "engines.json"
+    known = _remembered(file).get(key, {})
     if known and known.keys() <= engines.keys():
         return min(known, key=lambda name: known[name])
+    busy = psutil.cpu_percent(0.2) > BUSY
     times = _trial(generator, engines, side)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f"engines.{os.getpid()}.json"
-        unfinished.write_text(json.dumps({**_remembered(folder / "engines.json"), key: times}, indent=1))
-        os.replace(unfinished, folder / "engines.json")
-    except OSError:
-        pass  # a home that cannot be written: tried again next time
+    if not busy:
+        with suppress(OSError):  # a home that cannot be written: tried again next time
+            write_whole(file, json.dumps({**_remembered(file), key: times}, indent=1))
     return min(times, key=lambda name: times[name])
 
 

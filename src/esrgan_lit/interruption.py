@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             with suppress(OSError):
                 unfinished.unlink()
+
+
+def save_last(trainer: L.Trainer, path: Path) -> None:
+    """Write the checkpoint that a run ends with.
+
+    Raises:
+        OSError: when it cannot be written, with what to do. Other checkpoints may fail; without this one the iterations
+            since the one before it are lost.
+    """
+    trainer.save_checkpoint(path, weights_only=False)
+    writer = trainer.strategy.checkpoint_io
+    if isinstance(writer, AtomicCheckpointIO) and writer.failure is not None:
+        raise OSError(
+            f"{path} could not be written at iteration {trainer.global_step} ({writer.failure}). Make room for it; "
+            f"hydra.run.dir={path.parent.parent} resume=auto then goes on from the newest checkpoint there"
+        )
 
 
 def find_checkpoint(folder: str | Path) -> Path | None:
@@ -113,9 +130,10 @@ class StopOnSignal(L.Callback):
         self.handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals over."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.handlers[number] = signal.signal(number, self._ask)
+        """Take the signals over, where Python lets one: in the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.handlers[number] = signal.signal(number, self._ask)
         # Present in Lightning 2.6; an attribute that nobody reads in any other version.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
@@ -128,17 +146,29 @@ class StopOnSignal(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and end, when a rank was asked to."""
+        """Save and end, when a rank was asked to.
+
+        Raises:
+            Interrupted: when it is saved.
+            OSError: when it could not be.
+        """
         if trainer.world_size > 1:
             if trainer.global_step % self.every:
                 return
             self.asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
         if self.asked:
-            trainer.save_checkpoint(self.path, weights_only=False)
+            save_last(trainer, self.path)
             raise Interrupted(0)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the signals back, before Lightning gives back those that it took."""
+        self._give_back()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the signals back, before Lightning gives back those that it took."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers.clear()

@@ -89,7 +89,8 @@ class PerceptualLoss(nn.Module):
         before_activation: take the features before the ReLU (the paper's), or after (SRGAN's).
         network: ``vgg19``, or ``vgg16`` for the MINC variant of the PIRM challenge.
         weights: ``imagenet`` (torchvision's, downloaded on first use), ``untrained`` (random: fixed by ``seed``), or
-            the path of a state dict with torchvision's keys, which may hold only the layers up to ``layer``.
+            the path of a state dict with torchvision's keys (``features.0.weight`` …) or those of the authors' MINC
+            file (``conv11.weight`` …), which may hold only the layers up to ``layer``.
         normalize: subtract the ImageNet mean and divide by its standard deviation (MINC's network wants neither).
         seed: of the untrained weights.
 
@@ -182,11 +183,14 @@ def _vgg_features(network: VggName, depth: int, weights: str | Path, seed: int) 
         if not Path(weights).is_file():
             raise ValueError(
                 f"perceptual weights {str(weights)!r} is no file; give the path of a state dict with torchvision's "
-                "keys (features.0.weight …), 'imagenet' or 'untrained'"
+                "keys (features.0.weight …) or MINC's (conv11.weight …), 'imagenet' or 'untrained'"
             )
         state = torch.load(weights, map_location="cpu", weights_only=True)
     wanted = features.state_dict()
-    state = {key.removeprefix("features."): value for key, value in state.items()}
+    # conv1_1 is features.0 to torchvision, conv11 in the authors' MINC file.
+    indices = {name.replace("_", ""): str(index) for name, index in vgg_layers(network).items()}
+    parts = {key: key.removeprefix("features.").partition(".") for key in state}
+    state = {f"{indices.get(layer, layer)}.{kind}": state[key] for key, (layer, _, kind) in parts.items()}
     missing = [key for key in wanted if key not in state]
     if missing:
         last = max((name for name, index in vgg_layers(network).items() if f"{index}.weight" in state), default="none")

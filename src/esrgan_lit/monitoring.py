@@ -85,11 +85,14 @@ class Health(L.Callback):
     Args:
         patience: looks in a row (one every ``log_every_n_steps`` iterations) before a warning.
         colour_levels: mean difference of a colour channel from the truth that counts as drift, in levels of 255.
+        lost_decibels: PSNR-Y on the validation images, lost since the first validation, that is worth a warning.
     """
 
-    def __init__(self, patience: int = 10, colour_levels: float = 4.0) -> None:
+    def __init__(self, patience: int = 10, colour_levels: float = 4.0, lost_decibels: float = 3.0) -> None:
         self.patience = patience
         self.colour_levels = colour_levels
+        self.lost_decibels = lost_decibels
+        self.first_psnr: float | None = None
         self.looks = {"discriminator": 0, "colour": 0}
         self.since = (0, 0.0)
 
@@ -98,8 +101,28 @@ class Health(L.Callback):
         self.since = trainer.global_step, time.perf_counter()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock again: validation is no part of an iteration."""
+        """Start the clock again, validation being no part of an iteration; look at how far PSNR has fallen."""
         self.since = trainer.global_step, time.perf_counter()
+        psnr = trainer.callback_metrics.get("val/psnr_y")
+        if psnr is None or trainer.sanity_checking:
+            return
+        if self.first_psnr is None:
+            self.first_psnr = float(psnr)
+        if self.first_psnr - float(psnr) > self.lost_decibels:
+            log.warning(
+                "PSNR-Y on the validation images is %.2f dB, %.2f less than at the first validation: more than texture "
+                "costs. Look at the panels; a lower stage.optimizer.lr or stage.loss_weights.adversarial loses less",
+                float(psnr),
+                self.first_psnr - float(psnr),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on comparing with."""
+        return {"first_psnr": self.first_psnr}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up again."""
+        self.first_psnr = state_dict["first_psnr"]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Pair, batch_idx: int
@@ -184,6 +207,7 @@ class SteadfastWandbLogger(WandbLogger):
         for path in (folder / "best.ckpt", folder / "last.ckpt"):
             if path.is_file():
                 kept.mkdir(exist_ok=True)
+                (kept / path.name).unlink(missing_ok=True)
                 try:
                     os.link(path, kept / path.name)
                 except OSError:  # another file system, or one without links

@@ -364,6 +364,25 @@ class Discriminator(nn.Module):
             return self.classifier(features.to(self.classifier[1].weight.dtype))
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce; every rank's loss depends on each term, so the gradient is the sum over the ranks too."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, term: Tensor) -> Tensor:
+        total = term.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _SumOverRanks.forward(ctx, gradient)
+
+
+def sum_over_ranks(term: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks, with gradients through each."""
+    return cast(Tensor, _SumOverRanks.apply(term))
+
+
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over the mini-batches of all ranks; PyTorch's SyncBatchNorm, which runs on a CPU as well."""
 
@@ -379,13 +398,11 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
             group = distributed.group.WORLD
             statistics = running_mean, running_var, self.eps, momentum, group, ranks
             return cast(Tensor, SyncBatchNorm.apply(input.contiguous(), self.weight, self.bias, *statistics))
-        from torch.distributed.nn.functional import all_reduce  # with gradients; not in every build of PyTorch
-
         count = input.numel() // input.shape[1] * ranks
         wide = input.to(self.weight.dtype)  # float32 under autocast
-        mean = all_reduce(wide.sum((0, 2, 3))) / count
+        mean = sum_over_ranks(wide.sum((0, 2, 3))) / count
         centred = wide - mean.view(1, -1, 1, 1)
-        variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+        variance = sum_over_ranks(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             running_mean.lerp_(mean, momentum)
             running_var.lerp_(variance * count / (count - 1), momentum)

@@ -140,17 +140,13 @@ class Statistics:
     """
 
     def __init__(self, buffers: Sequence[Tensor]) -> None:
-        self.buffers = [[b for b in buffers if b.dtype == dtype] for dtype in {buffer.dtype for buffer in buffers}]
-        self.before = [self._flat(group) for group in self.buffers]
+        self.buffers = buffers
+        self.before = [buffer.clone() for buffer in buffers]
 
     @torch.no_grad()
     def restore_if(self, skipped: Tensor) -> None:
-        """Put them back where ``skipped``, a boolean on the device; the host does not wait for it."""
-        for group, before in zip(self.buffers, self.before, strict=True):
-            kept = torch.where(skipped, before, self._flat(group)).split([buffer.numel() for buffer in group])
-            for buffer, value in zip(group, kept, strict=True):
-                buffer.copy_(value.view_as(buffer))
-
-    @staticmethod
-    def _flat(group: Sequence[Tensor]) -> Tensor:
-        return torch.cat([buffer.flatten() for buffer in group])
+        """Put them back where ``skipped``, a boolean on the device; the host does not wait for another device."""
+        if skipped.device.type == "cpu" and not skipped:
+            return
+        for buffer, before in zip(self.buffers, self.before, strict=True):
+            buffer.copy_(torch.where(skipped, before, buffer))

@@ -1,17 +1,17 @@
-"""HTML pages that need nothing else: pictures, data and script are in them; and files written whole."""
+"""HTML pages that need nothing else: pictures, data and script are in them."""
 
 import base64
 import html
 import io
 import json
-import os
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from esrgan_lit.files import write_whole
 
 LOSSY_QUALITY = 90  # of WebP, where the images would make the page too large without loss
 
@@ -46,22 +46,3 @@ def image_address(image: np.ndarray, lossless: bool) -> str:
     options = {"lossless": True, "quality": 50, "method": 2} if lossless else {"quality": LOSSY_QUALITY}
     Image.fromarray(np.ascontiguousarray(image)).save(file, "WEBP", **options)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def write_whole(path: Path, content: str | Callable[[Path], object]) -> None:
-    """Write a file: whole, or not at all.
-
-    Args:
-        path: of the file.
-        content: its text, or what writes it to a path.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.partial")
-    try:
-        if isinstance(content, str):
-            unfinished.write_text(content, encoding="utf-8", newline="")
-        else:
-            content(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

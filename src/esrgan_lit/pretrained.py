@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from esrgan_lit.data.catalogue import Archive
 from esrgan_lit.data.download import FetchError, UnavailableError, alone, digest, download, readable_bytes
+from esrgan_lit.files import cache_folder
 
 
 class Release(NamedTuple):
@@ -259,7 +260,7 @@ def fetch(name: str, timeout: float = 30.0, attempts: int = 5, pause: float = 1.
 def cache() -> Path:
     """The folder that keeps releases: ``ESRGAN_WEIGHTS`` where it is set, else one in the user's cache."""
     chosen = os.environ.get("ESRGAN_WEIGHTS")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "esrgan_lit"
+    return Path(chosen) if chosen else cache_folder()
 
 
 def by_hand(name: str) -> str:

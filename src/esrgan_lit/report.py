@@ -13,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from esrgan_lit.data.images import read_image
-from esrgan_lit.pages import image_address, write_page, write_whole
+from esrgan_lit.files import write_whole
+from esrgan_lit.pages import image_address, write_page
 from esrgan_lit.runs import Run, open_runs
 from esrgan_lit.summary import Table, draw_parallel_coordinates, shown
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from esrgan_lit import metrics
 from esrgan_lit.data.catalogue import NIQE_PARAMETERS
 from esrgan_lit.data.download import UnavailableError, download
+from esrgan_lit.files import cache_folder
 from esrgan_lit.niqe import niqe, read_pristine
 
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -286,11 +287,6 @@ def niqe_parameters(given: str | Path | None = None, timeout: float = 15.0) -> P
                 f"network and put it at {path}, or name it: metrics.niqe_parameters=FILE"
             ) from error
     return path
-
-
-def cache_folder() -> Path:
-    """The user's cache folder for this library."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan_lit"
 
 
 def file_digest(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The two stages of training: glue between networks, losses and Lightning. Formulas and numbers live elsewhere."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,7 +20,7 @@ from esrgan_lit.data.pairs import Pair, ValidationImage
 from esrgan_lit.diagnosis import NonFiniteLossError, write_diagnosis
 from esrgan_lit.interruption import go_on_behind
 from esrgan_lit.losses import Mean, PerceptualLoss, PixelLoss, RelativisticAverageLoss, StandardLoss
-from esrgan_lit.networks import Generator
+from esrgan_lit.networks import Generator, sum_over_ranks
 from esrgan_lit.optimization import Descent, Statistics, StepOptions, keep_freed_memory
 from esrgan_lit.runs import LOSSES
 from esrgan_lit.validation import WITHOUT_EMA, Validation
@@ -98,7 +99,8 @@ class Stage(L.LightningModule):
         # Looked up once: PyTorch takes a millisecond to walk through the 500 modules of 23 blocks.
         trained = self.networks()
         self.parameters_of = {network: list(network.parameters()) for network in (*trained, self.delivered)}
-        self.statistics = [buffer for network in trained for buffer in network.buffers()]
+        perceptual = getattr(self, "perceptual", None)  # frozen
+        self.statistics = [b for network in trained if network is not perceptual for b in network.buffers()]
         channels_last = self.options.channels_last
         if self.device.type == "cuda" if channels_last is None else channels_last:
             for network in (*self.networks(), self.delivered):
@@ -113,7 +115,7 @@ class Stage(L.LightningModule):
         if len(batch.low_res) % count:
             raise ValueError(
                 f"data.batch {len(batch.low_res)} cannot be split into {count} parts of one size; "
-                f"use a multiple of stage.options.accumulate"
+                "use a multiple of stage.options.accumulate"
             )
         return [Pair(*images) for images in zip(*(images.chunk(count) for images in batch), strict=True)]
 
@@ -143,8 +145,9 @@ class Stage(L.LightningModule):
             skipped: whether a step was skipped.
             batch: the batch, for the diagnosis.
         """
-        values = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]} | once
-        vector = torch.stack([values[name].to(self.sums.dtype) for name in self.terms])
+        kind = self.sums.dtype
+        rows = [[(part | once)[name].to(kind) for name in self.terms] for part in parts]
+        vector = torch.stack([torch.stack(row) for row in rows]).mean(0)
         finite = vector.isfinite()
         self.sums += torch.where(finite, vector, 0)
         self.counts += finite
@@ -163,13 +166,9 @@ class Stage(L.LightningModule):
         if self.trainer.world_size > 1:
             totals = cast(Tensor, self.trainer.strategy.reduce(totals, reduce_op="sum"))
         *means, skipped, in_a_row = torch.cat((totals[0] / totals[1], self.skipped)).tolist()
-        logged = {
-            name: mean for name, mean in zip(self.terms, means, strict=True) if mean == mean
-        }  # NaN: none was finite
-        shown = {name for name in logged if name in LOSSES}
-        self.log_dict({f"train/{name}": logged[name] for name in logged if name in shown}, prog_bar=True)
-        self.log_dict({f"train/{name}": logged[name] for name in logged if name not in shown})
-        self.log("train/skipped_steps", skipped)
+        for name, value in (*zip(self.terms, means, strict=True), ("skipped_steps", skipped)):
+            if not math.isnan(value):  # NaN: the term was finite in none of the iterations
+                self.log(f"train/{name}", value, prog_bar=name in LOSSES)
         self.sums.zero_()
         self.counts.zero_()
         if in_a_row >= self.options.stop_after_skipped:
@@ -403,8 +402,8 @@ class GanStage(Stage):
         """E[·] of Eqs. 1 and 2 over the mini-batches of all ranks, with gradients through each."""
         if self.trainer.world_size == 1:
             return torch.mean
-        both = cast(Tensor, self.all_gather(torch.stack((real_logits, fake_logits)), sync_grads=True))
-        real_mean, fake_mean = both[:, 0].mean(), both[:, 1].mean()
+        means = torch.stack((real_logits.mean(), fake_logits.mean()))
+        real_mean, fake_mean = sum_over_ranks(means) / self.trainer.world_size
         return lambda logits: real_mean if logits is real_logits else fake_mean
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from esrgan_lit.pages import write_whole
+from esrgan_lit.files import written_whole
 from esrgan_lit.plots import pyplot
 from esrgan_lit.runs import Run, differing
 
@@ -94,7 +94,8 @@ def draw_parallel_coordinates(table: Table, path: Path) -> str:
         svg = io.StringIO()
         with plt.rc_context({"svg.fonttype": "none"}):
             figure.savefig(svg, format="svg")
-        write_whole(path, lambda beside: figure.savefig(beside, dpi=110, format="png"))
+        with written_whole(path) as unfinished:
+            figure.savefig(unfinished, dpi=110)
     finally:
         plt.close(figure)
     return svg.getvalue()[svg.getvalue().index("<svg") :]

@@ -71,12 +71,13 @@ def run_job(config: DictConfig) -> None:
         with _gpu_of_its_own(sweep, hydra.job.num) if one_gpu and "Joblib" in launcher else nullcontext({}) as gpu:
             code = _run_process(command, output, os.environ | gpu)
         if code and not failure.exists():
-            failure.write_text(f"killed by signal {-code}" if code < 0 else f"its process ended with code {code}")
+            reason = f"killed by signal {-code}" if code < 0 else f"its process ended with code {code}"
+            failure.write_text(reason, encoding="utf-8")
     finally:
         if rank == 0:
             _report(sweep)
     if code:
-        raise JobFailedError(f"job {hydra.job.num} in {folder}: {failure.read_text()}")
+        raise JobFailedError(f"job {hydra.job.num} in {folder}: {failure.read_text(encoding='utf-8')}")
 
 
 def swept(sweep: Path, overrides: Sequence[str]) -> list[str]:

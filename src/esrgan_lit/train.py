@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.data.module import PairDataModule
 from esrgan_lit.diagnosis import NonFiniteLossError
-from esrgan_lit.interruption import AtomicCheckpointIO, Interrupted, find_checkpoint, find_fault
+from esrgan_lit.interruption import Interrupted, find_checkpoint, find_fault, save_last
 from esrgan_lit.monitoring import SteadfastWandbLogger
 from esrgan_lit.runs import FAILURE
 from esrgan_lit.scores import MetricUnavailableError
@@ -43,6 +43,7 @@ NOISE = (
     r".*does not have many workers",  # reading from memory needs none
     r"Checkpoint directory .* exists and is not empty",  # `last.ckpt` and a run given again write there on purpose
     r".*defined a `validation_step` but have no `val_dataloader`",  # data.validation=null says so
+    r"It is recommended to use `self.log\('val/",  # figures are sums over the ranks already
     r"Total length of `list` across ranks is zero",  # the same
 )
 
@@ -115,10 +116,7 @@ def fit(config: DictConfig, trainer: L.Trainer, stage: Stage, data: PairDataModu
     try:
         trainer.fit(stage, data, ckpt_path=config.resume, weights_only=True)
         # The iterations after the last validation are kept too.
-        trainer.save_checkpoint(last, weights_only=False)
-        writer = trainer.strategy.checkpoint_io
-        if isinstance(writer, AtomicCheckpointIO) and writer.failure is not None:
-            raise writer.failure
+        save_last(trainer, last)
     finally:
         for logger in trainer.loggers:
             if isinstance(logger, SteadfastWandbLogger):
@@ -188,7 +186,7 @@ def job_main(settings: Path, sweep: str) -> None:
         run(config, f"hydra.sweep.dir={sweep}")
     except (Exception, SystemExit) as error:
         if getattr(rank_zero_only, "rank", 0) == 0 and not isinstance(error, Interrupted):
-            (settings.parent.parent / FAILURE).write_text(str(error) or type(error).__name__)
+            (settings.parent.parent / FAILURE).write_text(str(error) or type(error).__name__, encoding="utf-8")
         raise
 
 

@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +19,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
+
+from esrgan_lit.files import cache_folder, written_whole
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 
@@ -261,15 +262,11 @@ def library() -> ctypes.CDLL:
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     command = [*compiler.split(), "-std=c++17", "-O3", native, "-shared", "-fPIC", "-pthread"]
     key = hashlib.sha256(_SOURCE.read_bytes() + "\n".join([*command, _processor()]).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan_lit"
-    path = folder / f"winograd-{key}.so"
+    path = cache_folder() / f"winograd-{key}.so"
     try:
         if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".winograd-") as beside:
-                made = Path(beside) / path.name
+            with written_whole(path) as made:
                 subprocess.run([*command, "-o", made, _SOURCE], check=True, capture_output=True, text=True)
-                os.replace(made, path)
         loaded = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         said = "\n".join(error.stderr.strip().splitlines()[:5])

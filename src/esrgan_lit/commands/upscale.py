@@ -209,6 +209,9 @@ def plan_outputs(inputs: Sequence[str | Path], output: Path, kind: str = "png") 
         if output.exists() and output.samefile(expanded[0]):
             raise ValueError(f"-o {output} is the input itself; name another file")
         return {output: expanded[0]}
+    for source in expanded:
+        if not source.exists():
+            raise ValueError(f"INPUT: {source} does not exist (looked in {Path.cwd()})")
     if names_file:
         raise ValueError(f"-o {output} names one image file, but there are several inputs or a folder; name a folder")
     jobs: dict[Path, Path] = {}

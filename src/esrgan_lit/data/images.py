@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from esrgan_lit.files import cache_folder, write_whole, written_whole
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 
 FaultPolicy = Literal["skip", "refuse"]
@@ -135,13 +137,8 @@ def read_image(path: Path) -> np.ndarray:
 
 def save_image(image: np.ndarray, path: Path) -> None:
     """Write uint8 RGB (height, width, 3) in the format that the suffix names: whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
+    with written_whole(path) as unfinished:
         Image.fromarray(image).save(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def survey(paths: Sequence[Path], unreadable: FaultPolicy) -> list[Photograph]:
@@ -219,17 +216,12 @@ def _verdicts(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
                 photographs.append(Photograph(path, *size))
     if verdicts.keys() - remembered.keys():
         try:
-            remembered_in.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = remembered_in.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(json.dumps(verdicts))
-            os.replace(unfinished, remembered_in)
+            write_whole(remembered_in, json.dumps(verdicts))
         except OSError as error:  # a convenience only: a read-only home or a full disk must not stop a training
             log.info("the verdicts on the images are not remembered: %s", error)
     return photographs, broken
 
 
 def _cache_file(paths: Sequence[Path]) -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan_lit" / "surveys"
-    return folder / (
-        hashlib.sha256("\n".join(str(path.resolve()) for path in paths).encode()).hexdigest()[:16] + ".json"
-    )
+    digest = hashlib.sha256("\n".join(str(path.resolve()) for path in paths).encode()).hexdigest()
+    return cache_folder() / "surveys" / f"{digest[:16]}.json"

@@ -20,6 +20,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from esrgan_lit.data.images import Photograph
+from esrgan_lit.files import write_whole
 
 VERSION = 1
 PIXELS, MANIFEST, PROGRESS, STAMP = "pixels.bin", "manifest.json", "progress.jsonl", "verified.json"
@@ -237,9 +238,8 @@ def _write(photographs: Sequence[Photograph], folder: Path, licence: str) -> Non
                 offset = record.end
                 bar.update(record.size)
         os.fsync(pixels_file.fileno())
-    unfinished = folder / f"{MANIFEST}.partial"
-    unfinished.write_text(json.dumps({"version": VERSION, "sha256": _digest(records), "images": records}))
-    os.replace(unfinished, folder / MANIFEST)
+    manifest = {"version": VERSION, "sha256": _digest(records), "images": records}
+    write_whole(folder / MANIFEST, json.dumps(manifest))
     _stamp(folder)
     (folder / PROGRESS).unlink()
 

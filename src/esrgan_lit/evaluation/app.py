@@ -13,14 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.data.pairs import Degradation
 from esrgan_lit.evaluation import report as reporting
-from esrgan_lit.evaluation.methods import Method, bicubic, name_sources, network, sweep
+from esrgan_lit.evaluation.methods import Method, Runner, bicubic, name_sources, network, sweep
 from esrgan_lit.evaluation.page import write_evaluation
 from esrgan_lit.evaluation.report import SetReport
 from esrgan_lit.evaluation.run import evaluate
 from esrgan_lit.evaluation.testsets import TestSet, open_sets
-from esrgan_lit.pages import write_whole
+from esrgan_lit.files import cache_folder, write_whole
 from esrgan_lit.plots import pyplot
-from esrgan_lit.scores import Metric, MetricOptions, MetricUnavailableError, cache_folder, make_metric
+from esrgan_lit.scores import Metric, MetricOptions, MetricUnavailableError, make_metric
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,9 @@ def prepare(config: DictConfig) -> Plan:
         raise ValueError("no metric can be had; add one that needs nothing, such as psnr_y, to metrics.names")
     finished = name_sources(settings["images"])
     device = torch.device(settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
-    methods = open_methods(settings, scale, device)
+    runner = Runner(scale, device, settings["back_project"])
+    runner.check()
+    methods = open_methods(settings, runner)
     sources = {method.name: method.source for method in methods}
     for name in finished:
         if name in sources:
@@ -104,15 +106,15 @@ def set_settings(settings: Mapping[str, Any], finished: Mapping[str, str]) -> di
     return sets
 
 
-def open_methods(settings: Mapping[str, Any], scale: int, device: torch.device) -> list[Method]:
+def open_methods(settings: Mapping[str, Any], runner: Runner) -> list[Method]:
     """Bicubic, the weights and the sweep, as far as they are asked for."""
-    methods = [bicubic(scale)] if settings["bicubic"] else []
-    methods += [network(name, path, scale, device) for name, path in name_sources(settings["weights"]).items()]
+    methods = [bicubic(runner.scale)] if settings["bicubic"] else []
+    methods += [network(name, path, runner) for name, path in name_sources(settings["weights"]).items()]
     ends = settings["sweep"]["psnr"], settings["sweep"]["gan"]
     if any(ends):
         if not all(ends):
             raise ValueError("a sweep needs both ends: sweep.psnr=FILE sweep.gan=FILE")
-        methods += sweep(*ends, settings["sweep"]["alphas"], scale, device)
+        methods += sweep(*ends, settings["sweep"]["alphas"], runner, settings["sweep"]["by"])
     names = [method.name for method in methods]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -152,8 +154,8 @@ def print_tables(reports: list[SetReport], plan: Plan) -> None:
     for report in reports:
         print(f"\n{report.test_set.name}: {len(report.results)} images; {report.test_set.origin}")
         print(reporting.text_table(report))
-        for note in report.notes:
-            print(f"  {note}")
+        for line in (*report.regions, *report.notes):
+            print(f"  {line}")
     print()
     for metric in plan.metrics:
         print(f"{metric.title}: {metric.protocol}")

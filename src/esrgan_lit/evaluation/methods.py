@@ -3,14 +3,15 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from esrgan_lit.checkpoints import WeightsError, interpolate, load_generator
-from esrgan_lit.inference import to_batch, to_image
+from esrgan_lit.inference import BACK_PROJECTIONS, BackProjection, back_project, to_batch, to_image
+from esrgan_lit.networks import Generator
 from esrgan_lit.resize import imresize
 from esrgan_lit.scores import file_digest
 
@@ -43,46 +44,72 @@ def bicubic(scale: int) -> Method:
     return Method(BICUBIC, "MATLAB's bicubic imresize", f"bicubic {scale}", lambda image: imresize(image, scale))
 
 
-def network(name: str, path: str | Path, scale: int, device: torch.device) -> Method:
+def network(name: str, path: str | Path, runner: "Runner") -> Method:
     """A network from a file: of this library, with BasicSR's names, or anything that spandrel reads.
 
     Raises:
         WeightsError: when nothing can read it, or it enlarges by another factor.
         FileNotFoundError: when there is no such file.
     """
-    model, found = read_network(path)
-    if found != scale:
-        raise WeightsError(f"{path} enlarges {found} times, but scale is {scale}; give scale={found} or leave it out")
-    digest = file_digest(Path(path))
-    return Method(name, str(path), f"{digest} on {device.type}", _Enlarger(model.to(device), device))
+    model = _read_for(runner.scale, path)
+    return Method(name, f"{path}{runner.remark}", f"{file_digest(Path(path))} {runner.fingerprint}", runner.run(model))
 
 
-def sweep(psnr: str | Path, gan: str | Path, alphas: Sequence[float], scale: int, device: torch.device) -> list[Method]:
+BY = ("networks", "images")
+
+
+def sweep(
+    psnr: str | Path, gan: str | Path, alphas: Sequence[float], runner: "Runner", by: Sequence[str] = BY
+) -> list[Method]:
     """α sweep of two networks: by their weights (Wang et al. 2018, Eq. 4) and by their outputs.
 
     Outputs are blended as the 8-bit images that they are saved as. At α = 0 and 1 both are the network itself.
 
+    Args:
+        psnr: file of the network at α = 0.
+        gan: file of the network at α = 1.
+        alphas: which.
+        runner: of the networks.
+        by: ``networks``, ``images`` or both; by images alone, the networks may be of any architecture.
+
     Raises:
         WeightsError: when the two are of different architectures, or cannot be read.
-        ValueError: for an α outside [0, 1].
+        ValueError: for an α outside [0, 1], or for another ``by``.
     """
-    ends = load_generator(psnr), load_generator(gan)
-    for path, end in zip((psnr, gan), ends, strict=True):
-        if end.scale != scale:
-            raise WeightsError(f"{path} enlarges {end.scale} times, but scale is {scale}; give scale={end.scale}")
-    run_psnr, run_gan = (_Enlarger(end.to(device), device) for end in ends)
-    pair = f"{file_digest(Path(psnr))} {file_digest(Path(gan))} on {device.type}"
+    if not by or not set(by) <= set(BY):
+        raise ValueError(f"sweep.by is {list(by)}; give networks, images or both")
+    wrong = [alpha for alpha in alphas if not 0 <= alpha <= 1]
+    if wrong:
+        raise ValueError(f"alpha {wrong[0]:g} is not in [0, 1]: 0 is the PSNR network, 1 the GAN's")
+    ends = [_read_for(runner.scale, path) for path in (psnr, gan)]
+    run_psnr, run_gan = (runner.run(end) for end in ends)
+    pair = f"{file_digest(Path(psnr))} {file_digest(Path(gan))} {runner.fingerprint}"
+    source = f"(1 − α) · {psnr} + α · {gan}{runner.remark}"
     methods = []
     for alpha in alphas:
-        blend = _Enlarger(interpolate(ends[0], ends[1], alpha).to(device), device)
-        inside = 0 < alpha < 1
-        name = f"α = {alpha:g}" + (" (networks)" if inside else "")
-        source = f"(1 − α) · {psnr} + α · {gan}"
-        methods.append(Method(name, f"weights: {source}", f"networks {alpha} {pair}", blend))
-        if inside:
+        if alpha in (0, 1):
+            end = run_gan if alpha else run_psnr
+            methods.append(Method(f"α = {alpha:g}", f"{gan if alpha else psnr}{runner.remark}", f"{alpha} {pair}", end))
+            continue
+        if "networks" in by:
+            for path, end in zip((psnr, gan), ends, strict=True):
+                if not isinstance(end, Generator):
+                    raise WeightsError(f"the weights of {path} cannot be interpolated here; give 'sweep.by=[images]'")
+            both = cast(list[Generator], ends)
+            blend = runner.run(interpolate(both[0], both[1], alpha))
+            key = f"networks {alpha} {pair}"
+            methods.append(Method(f"α = {alpha:g} (networks)", f"weights: {source}", key, blend))
+        if "images" in by:
             mix = _Mixture(run_psnr, run_gan, alpha)
             methods.append(Method(f"α = {alpha:g} (images)", f"outputs: {source}", f"images {alpha} {pair}", mix))
     return methods
+
+
+def _read_for(scale: int, path: str | Path) -> nn.Module:
+    model, found = read_network(path)
+    if found != scale:
+        raise WeightsError(f"{path} enlarges {found} times, but scale is {scale}; give scale={found} or leave it out")
+    return model
 
 
 def read_network(path: str | Path) -> tuple[nn.Module, int]:
@@ -140,19 +167,56 @@ def digest_image(image: np.ndarray) -> str:
     return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
+class Runner(NamedTuple):
+    """How networks are run.
+
+    Attributes:
+        scale: that they must have.
+        device: where.
+        back_project: what their outputs are put through before they become images; None for nothing.
+    """
+
+    scale: int
+    device: torch.device
+    back_project: BackProjection | None = None
+
+    def check(self) -> None:
+        """Raise ValueError for a back projection that is not known."""
+        if self.back_project not in (None, *BACK_PROJECTIONS):
+            known = " or ".join(BACK_PROJECTIONS)
+            raise ValueError(f"back_project {self.back_project!r} is not known; use {known}, or null for none")
+
+    def run(self, model: nn.Module) -> "_Enlarger":
+        """A network, ready to enlarge images."""
+        return _Enlarger(model.to(self.device).eval(), self)
+
+    @property
+    def remark(self) -> str:
+        """For the description of a method."""
+        return f", then {self.back_project} back projection" if self.back_project else ""
+
+    @property
+    def fingerprint(self) -> str:
+        """For the fingerprint of a method."""
+        return f"on {self.device.type}{self.remark}"
+
+
 class _Enlarger:
     """Runs a network, and keeps the last output: blends of outputs ask for the same image again and again."""
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, runner: Runner) -> None:
         self.model = model
-        self.device = device
+        self.runner = runner
         self.last: tuple[str, np.ndarray] | None = None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         digest = digest_image(image)
         if self.last is None or self.last[0] != digest:
+            low_res = to_batch(image).to(self.runner.device)
             with torch.inference_mode():
-                output = self.model.eval()(to_batch(image).to(self.device))
+                output = self.model(low_res)
+                if self.runner.back_project:
+                    output = back_project(output, low_res, self.runner.scale, self.runner.back_project)
             wrong = 1 - output.isfinite().float().mean().item()
             if wrong:
                 raise OutputError(

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from esrgan_lit.data.images import read_image
 from esrgan_lit.evaluation.published import PIRM_REGIONS, Table, published_for
 from esrgan_lit.evaluation.run import Result
 from esrgan_lit.evaluation.testsets import Case, TestSet
-from esrgan_lit.pages import write_whole
+from esrgan_lit.files import write_whole, written_whole
 from esrgan_lit.plots import places_of_difference, pyplot
 from esrgan_lit.scores import Metric
 
@@ -78,6 +79,31 @@ class SetReport:
         rows = [result for row in self.results.values() for result in row.values() if result.note]
         return [f"{result.image}, {result.method}: {result.note}" for result in rows]
 
+    @cached_property
+    def plane(self) -> tuple[Metric, dict[str, tuple[float, float]]] | None:
+        """Method → (RMSE, PI or else NIQE), and which of the two; None where they were not measured."""
+        names = {metric.name: metric for metric in self.metrics}
+        perceptual = names.get("pi") or names.get("niqe")
+        if perceptual is None or "rmse" not in names:
+            return None
+        points = {method: (row["rmse"], row[perceptual.name]) for method, row in self.figures.items()}
+        return perceptual, {method: point for method, point in points.items() if not any(map(math.isnan, point))}
+
+    @property
+    def regions(self) -> list[str]:
+        """The perceptually best method in each region of PIRM 2018 that has one."""
+        lines = []
+        if self.plane is not None:
+            metric, points = self.plane
+            for number, (above, limit) in enumerate(pairwise((-math.inf, *PIRM_REGIONS)), start=1):
+                inside = {method: point for method, point in points.items() if above < point[0] <= limit}
+                if inside:
+                    best = min(inside, key=lambda method: inside[method][1])
+                    rmse, value = inside[best]
+                    figure = f"{metric.title} {metric.format(value)} at RMSE {rmse:.2f}"
+                    lines.append(f"PIRM's region {number} (RMSE ≤ {limit:g}): {best}, {figure}")
+        return lines
+
     def best(self, metric: Metric, values: Mapping[str, float]) -> float:
         """The best of a column; NaN for none."""
         found = [value for value in values.values() if not math.isnan(value)]
@@ -131,6 +157,7 @@ def markdown(reports: Sequence[SetReport], absent: Mapping[str, str], sources: M
     for report in reports:
         parts += [f"## {report.test_set.name}", "", f"{len(report.results)} images; {report.test_set.origin}.", ""]
         parts += [*_markdown_table("method", report.figures, report), ""]
+        parts += [f"- {line}" for line in report.regions] + [""] * bool(report.regions)
         if report.literature:
             head = ["model", "metric", "published", *report.methods, "protocol and source"]
             parts += ["Beside the literature, ours and the difference:", "", _row(head), _row(["---"] * len(head))]
@@ -247,12 +274,9 @@ def draw_plane(report: SetReport, path: Path) -> str | None:
     Returns:
         Why there is none: metrics missing, or no method that has both; None when it was drawn.
     """
-    names = {metric.name: metric for metric in report.metrics}
-    perceptual = names.get("pi") or names.get("niqe")
-    if perceptual is None or "rmse" not in names:
+    if report.plane is None:
         return "the perception-distortion plane needs RMSE and one of PI and NIQE"
-    points = {method: (row["rmse"], row[perceptual.name]) for method, row in report.figures.items()}
-    points = {method: point for method, point in points.items() if not any(map(math.isnan, point))}
+    perceptual, points = report.plane
     if not points:
         return f"the perception-distortion plane needs a method that has RMSE and {perceptual.title} on every image"
     plt = pyplot()
@@ -272,8 +296,8 @@ def draw_plane(report: SetReport, path: Path) -> str | None:
     axis.set_ylabel(f"{perceptual.title} (perception; less is better)")
     axis.set_title(f"{report.test_set.name}; regions of PIRM 2018: RMSE ≤ 11.5, 12.5, 16", fontsize=10)
     axis.margins(y=0.15)
-    with plt.rc_context({"svg.fonttype": "none"}):
-        write_whole(path.with_suffix(".svg"), lambda beside: figure.savefig(beside, format="svg"))
+    with plt.rc_context({"svg.fonttype": "none"}), written_whole(path.with_suffix(".svg")) as unfinished:
+        figure.savefig(unfinished)
     _save_figure(figure, path)
     return None
 
@@ -289,6 +313,7 @@ def write_pictures(report: SetReport, shown: Sequence[Shown], folder: Path) -> N
 
 def _save_figure(figure: Any, path: Path) -> None:
     try:
-        write_whole(path, lambda beside: figure.savefig(beside, dpi=110, format="png"))
+        with written_whole(path) as unfinished:
+            figure.savefig(unfinished, dpi=110)
     finally:
         pyplot().close(figure)

@@ -4,8 +4,6 @@ import hashlib
 import json
 import logging
 import math
-import os
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +15,7 @@ from tqdm import tqdm
 from esrgan_lit.data.images import read_image, save_image
 from esrgan_lit.evaluation.methods import Method, OutputError, digest_image
 from esrgan_lit.evaluation.testsets import Case, Images, TestSet, fit
+from esrgan_lit.files import write_whole
 from esrgan_lit.inference import to_batch
 from esrgan_lit.scores import Metric
 
@@ -90,9 +89,7 @@ def _outputs(
         path = cache / "outputs" / f"{_key(CACHE_VERSION, method.fingerprint, low_res)}.png"
         try:
             if not path.is_file():
-                own = path.with_name(f".{path.stem}.{os.getpid()}.png")  # another process may be making the same
-                save_image(method.enlarge(images.low_res), own)
-                os.replace(own, path)
+                save_image(method.enlarge(images.low_res), path)
             yield method.name, path
         except RuntimeError as error:  # NaN, or out of memory
             yield method.name, OutputError(str(error).splitlines()[0])
@@ -135,10 +132,7 @@ def _remembered_scores(output: np.ndarray, images: Images, metrics: Sequence[Met
     if missing:
         tensors = [to_batch(image) for image in (output, images.high_res, images.low_res)]
         known |= {names[metric.name]: float(metric(*tensors)) for metric in missing}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
-        unfinished.write_text(json.dumps(known))
-        os.replace(unfinished, path)
+        write_whole(path, json.dumps(known))
     return {metric.name: known[names[metric.name]] for metric in metrics}
 
 
