@@ -207,6 +207,7 @@ class SteadfastWandbLogger(WandbLogger):
         for path in (folder / "best.ckpt", folder / "last.ckpt"):
             if path.is_file():
                 kept.mkdir(exist_ok=True)
+                (kept / path.name).unlink(missing_ok=True)
                 try:
                     os.link(path, kept / path.name)
                 except OSError:  # another file system, or one without links

@@ -56,8 +56,9 @@ def run_job(config: DictConfig) -> None:
             "hydra.sweep.dir=FOLDER where the sweep is to be"
         )
     _name_in_wandb(config, sweep, changes)
-    # Under SLURM each rank comes here, and writes a file of its own.
-    settings = folder / ".hydra" / f"job_{getattr(rank_zero_only, 'rank', None) or 0}.yaml"
+    # Under SLURM each rank of the job comes here, and writes a file of its own.
+    rank = getattr(rank_zero_only, "rank", None) or 0
+    settings = folder / ".hydra" / f"job_{rank}.yaml"
     settings.parent.mkdir(exist_ok=True)
     OmegaConf.save(config, settings, resolve=True)
     failure = folder / FAILURE
@@ -70,11 +71,13 @@ def run_job(config: DictConfig) -> None:
         with _gpu_of_its_own(sweep, hydra.job.num) if one_gpu and "Joblib" in launcher else nullcontext({}) as gpu:
             code = _run_process(command, output, os.environ | gpu)
         if code and not failure.exists():
-            failure.write_text(f"killed by signal {-code}" if code < 0 else f"its process ended with code {code}")
+            reason = f"killed by signal {-code}" if code < 0 else f"its process ended with code {code}"
+            failure.write_text(reason, encoding="utf-8")
     finally:
-        _report(sweep)
+        if rank == 0:
+            _report(sweep)
     if code:
-        raise JobFailedError(f"job {hydra.job.num} in {folder}: {failure.read_text()}")
+        raise JobFailedError(f"job {hydra.job.num} in {folder}: {failure.read_text(encoding='utf-8')}")
 
 
 def swept(sweep: Path, overrides: Sequence[str]) -> list[str]:

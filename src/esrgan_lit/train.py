@@ -186,7 +186,7 @@ def job_main(settings: Path, sweep: str) -> None:
         run(config, f"hydra.sweep.dir={sweep}")
     except (Exception, SystemExit) as error:
         if getattr(rank_zero_only, "rank", 0) == 0 and not isinstance(error, Interrupted):
-            (settings.parent.parent / FAILURE).write_text(str(error) or type(error).__name__)
+            (settings.parent.parent / FAILURE).write_text(str(error) or type(error).__name__, encoding="utf-8")
         raise
 
 
