@@ -357,7 +357,7 @@ def train_all(trainings: Sequence[Training], jobs: int, output: Path) -> None:
                     [command_path(), *training.overrides],
                     stdout=file,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                    env={"OMP_NUM_THREADS": str(threads)} | os.environ,
                 )
                 code = running[training.folder].wait()
             del running[training.folder]
@@ -485,9 +485,12 @@ def measure(
         own = sweep(weights["psnr"], weights["gan"], ALPHAS, SCALE, device)
         own.append(network("after activation", weights["gan_after"], SCALE, device))
         methods += [method._replace(name=f"seed {seed}: {method.name}") for method in own]
-    workers = os.cpu_count() or 1
+    workers, threads = os.cpu_count() or 1, torch.get_num_threads()
     torch.set_num_threads(1)  # each worker's own
-    results = evaluate(sets, methods, metrics, output / "evaluation", workers)
+    try:
+        results = evaluate(sets, methods, metrics, output / "evaluation", workers)
+    finally:
+        torch.set_num_threads(threads)
     return [SetReport(test_set, results, metrics) for test_set in sets]
 
 
@@ -610,7 +613,7 @@ def draw_crops(report: SetReport, seed: int, path: Path, count: int = 4, side: i
         for axis, (title, image) in zip(row, crops.items(), strict=True):
             axis.imshow(image, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-            axis.set_title(title if row is axes[0] else "", fontsize=10)
+            axis.set_title(title, fontsize=9)
         row[0].set_ylabel(name, fontsize=8)
     save_figure(figure, path)
 
@@ -730,6 +733,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     command = shlex.join(["python", "benchmarks/paper_in_miniature.py", *(arguments or sys.argv[1:])])
     try:
+        if min(options.seeds) < 0:
+            raise ValueError(f"--seeds: {min(options.seeds)} is negative; give numbers from 0 on")
         pyplot()
         command_path()
         names = MetricOptions(niqe_parameters=options.niqe_parameters)
