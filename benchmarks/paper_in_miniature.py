@@ -132,7 +132,7 @@ def low_pass(images: Tensor) -> Tensor:
     reach = 3 * SIGMA
     window = torch.exp(-(torch.arange(-reach, reach + 1, dtype=values.dtype) ** 2) / (2 * SIGMA**2))
     window /= window.sum()
-    padded = F.pad(values, (reach,) * 4, mode="replicate")
+    padded = F.pad(values, (reach,) * 4, mode="reflect")
     return F.conv2d(F.conv2d(padded, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
 
 
