@@ -5,8 +5,11 @@ RUN ?= runs/quickstart
 # For example: make quickstart GAN="stage/perceptual=vgg19"
 PSNR ?=
 GAN ?=
+# For example: make miniature PHOTOGRAPHS=my/photos MINIATURE="--vgg vgg19.pth --seeds 0 1 2"
+PHOTOGRAPHS ?=
+MINIATURE ?=
 
-.PHONY: install quickstart test lint wheel clean
+.PHONY: install quickstart miniature test lint wheel clean
 
 install: .venv/installed
 
@@ -23,6 +26,10 @@ quickstart: install
 	$(BIN)/esrgan-train +experiment=quickstart_psnr hydra.run.dir=$(RUN)/psnr $(PSNR)
 	$(BIN)/esrgan-train +experiment=quickstart_gan stage.start_from=$(RUN)/psnr/checkpoints/last.ckpt hydra.run.dir=$(RUN)/gan $(GAN)
 	$(BIN)/esrgan-compare $(RUN)/psnr/checkpoints/last.ckpt $(RUN)/gan/checkpoints/last.ckpt --output $(RUN)
+
+miniature: install
+	@test -n "$(PHOTOGRAPHS)" || { echo "Name a folder with 16 photographs or more: make miniature PHOTOGRAPHS=FOLDER"; exit 2; }
+	$(BIN)/python benchmarks/paper_in_miniature.py --photographs $(PHOTOGRAPHS) --output runs/miniature $(MINIATURE)
 
 test: install
 	$(BIN)/python -m pytest

@@ -128,7 +128,7 @@ def brightness_metrics() -> list[Metric]:
 
 def low_pass(images: Tensor) -> Tensor:
     """Luma of (batch, 3, height, width) RGB in [0, 1] behind a Gaussian of :data:`SIGMA`, its border shaved."""
-    values = luma(images[..., SCALE:-SCALE, SCALE:-SCALE])
+    values = luma(images[..., SCALE:-SCALE, SCALE:-SCALE]).float()
     reach = 3 * SIGMA
     window = torch.exp(-(torch.arange(-reach, reach + 1, dtype=values.dtype) ** 2) / (2 * SIGMA**2))
     window /= window.sum()
