@@ -67,7 +67,7 @@ TOLERANCE = 0.01  # of what lies between the two stages: so much counts as equal
 HELD_OUT = "held out"
 SETTINGS = "settings.yaml"  # what a training was begun with
 STAGES = {"psnr": "PSNR stage", "gan": "GAN stage", "gan_after": "GAN stage, features after activation"}
-ITERATION_COST = {"psnr": 1, "gan": 6, "gan_after": 6}  # about, for the progress bar
+ITERATION_COST = {"psnr": 1, "gan": 3, "gan_after": 3}  # about, for the progress bar
 
 Figures = Mapping[str, float]  # metric → figure of a test set
 
@@ -698,7 +698,14 @@ def write_report(
         lines += [f"## {report.test_set.name}", "", f"{len(report.results)} images; {report.test_set.origin}.", ""]
         lines += [*figures_markdown(report), "", *(f"- {note}" for note in report.notes), ""]
     lines += ["## Balance of the GAN stages", "", "Terms as they are weighed, means over the training.", ""]
-    lines += [*balance_markdown(trainings), "", "## Trainings", ""]
+    lines += [
+        *balance_markdown(trainings),
+        "",
+        "## Time",
+        "",
+        "Minutes on the clock, over all starts of a training.",
+        "",
+    ]
     lines += [f"- {minutes[one.folder]:.1f} min: `esrgan-train {shlex.join(one.overrides)}`" for one in trainings]
     lines += [f"- {evaluation / 60:.1f} min: evaluation (outputs and scores made before are not made again)", ""]
     lines += ["## Protocols", "", *(f"- **{metric.title}**: {metric.protocol}." for metric in metrics), ""]
