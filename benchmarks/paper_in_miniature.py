@@ -39,7 +39,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from tqdm import tqdm
 
-from esrgan_lit.compare import draw_curves, logs_of, read_curves
+from esrgan_lit.compare import logs_of, read_curves
 from esrgan_lit.data.images import Photograph, list_images, read_image, save_image, survey
 from esrgan_lit.data.pairs import Degradation, crop_to_multiple
 from esrgan_lit.data.store import pack
@@ -685,7 +685,6 @@ def write_report(
     draw_planes(reports, seeds, output / "planes.png")
     draw_crops(reports[0], seeds[0], output / "crops.png")
     draw_brightness(reports[0], seeds[0], output / "brightness.png")
-    draw_curves([logs_of(one.checkpoint) for one in trainings if one.seed == seeds[0]], output / "curves.png")
     write_csv(reports, output / "results.csv")
     seconds = read_seconds(output)
     minutes = {one.folder: seconds.get(str(one.folder.relative_to(output.absolute())), 0) / 60 for one in trainings}
@@ -693,7 +692,7 @@ def write_report(
     lines += ["A claim holds where it holds on every test set with every seed. At equal PSNR: over the PSNR that both"]
     lines += [f"interpolations reach, mean difference; up to {TOLERANCE:.0%} of what lies between the stages is equal."]
     lines += ["", "![NIQE and VGG distance over PSNR](planes.png)", "![Crops](crops.png)"]
-    lines += ["![Brightness](brightness.png)", "![Loss curves](curves.png)", ""]
+    lines += ["![Brightness](brightness.png)", ""]
     for report in reports:
         lines += [f"## {report.test_set.name}", "", f"{len(report.results)} images; {report.test_set.origin}.", ""]
         lines += [*figures_markdown(report), "", *(f"- {note}" for note in report.notes), ""]

@@ -173,7 +173,7 @@ def test_the_whole_path_and_again(
         assert f"| {number}. {claim} | **" in report
         for place in ("held out", "more"):
             assert f"| {number} | {place} | 3 | " in report
-    for picture in ("planes", "crops", "brightness", "curves"):
+    for picture in ("planes", "crops", "brightness"):
         with Image.open(out / f"{picture}.png") as opened:
             assert min(opened.size) > 100
     assert "stage.perceptual.before_activation=false" in report

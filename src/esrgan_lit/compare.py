@@ -168,8 +168,7 @@ def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
         for axis in (terms, validation):
             axis.set_xlabel("iteration")
             axis.grid(alpha=0.3)
-            if axis.has_data():  # a run without validation has none to show
-                axis.legend(fontsize=8)
+            axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot().close(figure)
 
