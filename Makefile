@@ -5,8 +5,11 @@ RUN ?= runs/quickstart
 # For example: make quickstart GAN="stage/perceptual=vgg19"
 PSNR ?=
 GAN ?=
+# For example: make miniature PHOTOGRAPHS=my/photos MINIATURE="--vgg vgg19.pth --seeds 0 1 2"
+PHOTOGRAPHS ?=
+MINIATURE ?=
 
-.PHONY: install quickstart notebooks test lint wheel clean
+.PHONY: install quickstart notebooks miniature test lint wheel clean
 
 install: .venv/installed
 
@@ -27,6 +30,10 @@ quickstart: install
 # Executes them with the networks of `make quickstart`, and keeps their outputs in them.
 notebooks: install
 	$(BIN)/python notebooks/execute.py
+
+miniature: install
+	@test -n "$(PHOTOGRAPHS)" || { echo "Name a folder with 16 photographs or more: make miniature PHOTOGRAPHS=FOLDER"; exit 2; }
+	$(BIN)/python benchmarks/paper_in_miniature.py --photographs $(PHOTOGRAPHS) --output runs/miniature $(MINIATURE)
 
 test: install
 	$(BIN)/python -m pytest
