@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +22,18 @@ class OfflineRun(NamedTuple):
 
 
 def read_offline(folder: Path) -> OfflineRun:
-    """Read the only offline run in a folder."""
+    """Read the only offline run in a folder; W&B's service closes its file a moment after the run was finished."""
     (path,) = folder.rglob("*.wandb")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        run = _read(path)
+        if run.exit_code is not None:
+            return run
+        time.sleep(0.1)
+    raise TimeoutError(f"{path} holds no end of its run")
+
+
+def _read(path: Path) -> OfflineRun:
     name, group, exit_code = "", "", None
     config: dict[str, Any] = {}
     history, artifacts = [], {}
@@ -54,6 +65,8 @@ def read_records(path: Path) -> Iterator[Record]:
         _, length, kind = struct.unpack("<IHB", data[at : at + 7])
         record += data[at + 7 : at + 7 + length]
         at += 7 + length
+        if at > len(data):  # not written yet
+            return
         if kind in (1, 4):  # whole, or the last piece
             yield Record.FromString(record)
             record = b""
