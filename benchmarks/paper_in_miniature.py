@@ -2,11 +2,12 @@
 
     python benchmarks/paper_in_miniature.py --photographs FOLDER [--test-images FOLDER …] [--vgg FILE] -o FOLDER
 
-For each seed `esrgan-train` trains a PSNR stage, a GAN stage on it, and the same GAN stage with features after the
-activation; seeds go side by side. Every eighth photograph is held out, and the claims are judged on the centres of
-those and on every folder of --test-images. The report is `report.md` in the output folder, with pictures beside it.
-The same command goes on where it was stopped. Half an hour on two cores; needs VGG19 (`--vgg imagenet` downloads it,
-or a file that holds its first half) and NIQE's parameters (downloaded once, or --niqe-parameters FILE).
+For each seed `esrgan-train` trains a PSNR stage, a GAN stage on it, and the same with features after the activation;
+and such a pair on the layer whose features are sparsest. Seeds go side by side. Every eighth photograph is held out,
+and the claims are judged on the centres of those and on every folder of --test-images. The report is `report.md` in
+the output folder, with pictures beside it. The same command goes on where it was stopped. It takes less than an hour on
+two cores, and needs VGG19 (`--vgg imagenet` downloads it, or a file that holds its first half) and NIQE's parameters
+(downloaded once, or --niqe-parameters FILE).
 """
 
 import argparse
@@ -23,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from types import FrameType
@@ -67,8 +69,17 @@ SIGMA = 8  # of the Gaussian behind which only brightness is left, in pixels
 TOLERANCE = 0.01  # of what lies between the two stages: so much counts as equally good
 HELD_OUT = "held out"
 SETTINGS = "settings.yaml"  # what a training was begun with
-STAGES = {"psnr": "PSNR stage", "gan": "GAN stage", "gan_after": "GAN stage, features after activation"}
-ITERATION_COST = {"psnr": 1, "gan": 3, "gan_after": 3}  # about, for the progress bar
+LAYER = "conv3_4"  # of miniature_gan
+SPARSE_LAYER = "conv2_2"  # of the layers up to conv3_4 the one with the fewest active features
+SPARSE_WEIGHT = 7e-3  # its features differ by about 110: weighted, about as much as conv3_4's
+STAGES = {
+    "psnr": "PSNR stage",
+    "gan": "GAN stage",
+    "gan_after": "GAN stage, features after activation",
+    "sparse": f"GAN stage on {SPARSE_LAYER}",
+    "sparse_after": f"GAN stage on {SPARSE_LAYER}, features after activation",
+}
+GAN_COST = 3  # of an iteration, in iterations of the PSNR stage; for the progress bar
 
 Figures = Mapping[str, float]  # metric → figure of a test set
 
@@ -147,13 +158,13 @@ class Measured(NamedTuple):
         bicubic: MATLAB's.
         networks: α → figures of the interpolated network; 0 is the PSNR stage, 1 the GAN stage.
         images: α → figures of the interpolated outputs, with the same ends.
-        after_activation: the GAN stage with features after the activation.
+        brightness: layer → figures of the GAN stages on its features before and after the activation.
     """
 
     bicubic: Figures
     networks: Mapping[float, Figures]
     images: Mapping[float, Figures]
-    after_activation: Figures
+    brightness: Mapping[str, tuple[Figures, Figures]]
 
 
 class Finding(NamedTuple):
@@ -224,9 +235,9 @@ def advantage(networks: Mapping[float, Figures], images: Mapping[float, Figures]
     return float((by_images - by_networks).mean())
 
 
-def judge_brightness(measured: Measured) -> Finding:
+def judge_brightness(measured: Measured, layer: str) -> Finding:
     """Both distances of brightness are smaller with features before the activation."""
-    before, after = measured.networks[1], measured.after_activation
+    before, after = measured.brightness[layer]
     holds = all(before[name] < after[name] for name in ("histogram", "brightness"))
     return Finding(
         holds,
@@ -240,7 +251,10 @@ CLAIMS: dict[str, Callable[[Measured], Finding]] = {
     "The GAN stage beats the PSNR stage on NIQE and on a perceptual distance, and loses PSNR": judge_gan_stage,
     f"PSNR falls monotonically over α = {', '.join(f'{alpha:g}' for alpha in ALPHAS)}": judge_monotone,
     "Network interpolation is at least as good as image interpolation at equal PSNR": judge_interpolation,
-    "Features before the activation give a brightness closer to the truth than after": judge_brightness,
+    f"Features before the activation give a brightness closer to the truth than after, on {LAYER}": partial(
+        judge_brightness, layer=LAYER
+    ),
+    f"The same on {SPARSE_LAYER}, whose features are sparser": partial(judge_brightness, layer=SPARSE_LAYER),
 }
 
 
@@ -295,11 +309,15 @@ def plan_trainings(options: argparse.Namespace, store: Path) -> list[Training]:
         for seed in options.seeds:
             first = options.output.absolute() / f"seed_{seed}" / "psnr" / "checkpoints" / "last.ckpt"
             perceptual = [f"stage.start_from={quoted(first)}", f"stage.perceptual.weights={quoted(options.vgg)}"]
+            gan = ["+experiment=miniature_gan", *perceptual, *options.gan]
             after = ["stage.perceptual.before_activation=false"]
+            sparse = [f"stage.perceptual.layer={SPARSE_LAYER}", f"stage.loss_weights.perceptual={SPARSE_WEIGHT}"]
             for stage, own in {
                 "psnr": ["+experiment=miniature_psnr", *options.psnr],
-                "gan": ["+experiment=miniature_gan", *perceptual, *options.gan],
-                "gan_after": ["+experiment=miniature_gan", *perceptual, *after, *options.gan],
+                "gan": gan,
+                "gan_after": [*gan, *after],
+                "sparse": [*gan, *sparse],
+                "sparse_after": [*gan, *sparse, *after],
             }.items():
                 folder = options.output.absolute() / f"seed_{seed}" / stage
                 overrides = [*own, f"seed={seed}", f"data.train=[{quoted(store.absolute())}]"]
@@ -373,7 +391,7 @@ def train_all(trainings: Sequence[Training], jobs: int, output: Path) -> None:
             done.add(training.folder)
 
     def cost(training: Training, steps: int) -> int:
-        return ITERATION_COST[training.stage] * min(steps, training.iterations)
+        return (1 if training.stage == "psnr" else GAN_COST) * min(steps, training.iterations)
 
     def finished() -> int:
         return sum(cost(one, one.iterations if one.folder in done else one.step()) for one in trainings)
@@ -484,7 +502,7 @@ def measure(
     for seed in dict.fromkeys(training.seed for training in trainings):
         weights = {one.stage: one.checkpoint for one in trainings if one.seed == seed}
         own = sweep(weights["psnr"], weights["gan"], ALPHAS, runner)
-        own.append(network("after activation", weights["gan_after"], runner))
+        own += [network(STAGES[stage], weights[stage], runner) for stage in list(STAGES)[2:]]
         methods += [method._replace(name=f"seed {seed}: {method.name}") for method in own]
     workers, threads = os.cpu_count() or 1, torch.get_num_threads()
     torch.set_num_threads(1)  # each worker's own
@@ -505,7 +523,9 @@ def measured(report: SetReport, seed: int) -> Measured:
     networks, images = (
         {alpha: report.figures[names_of(seed, alpha, by)] for alpha in ALPHAS} for by in ("networks", "images")
     )
-    return Measured(report.figures[BICUBIC], networks, images, report.figures[f"seed {seed}: after activation"])
+    others = {stage: report.figures[f"seed {seed}: {title}"] for stage, title in list(STAGES.items())[2:]}
+    pairs = {LAYER: (networks[1], others["gan_after"]), SPARSE_LAYER: (others["sparse"], others["sparse_after"])}
+    return Measured(report.figures[BICUBIC], networks, images, pairs)
 
 
 def judge(reports: Sequence[SetReport], seeds: Sequence[int]) -> dict[str, dict[tuple[str, int], Finding]]:
@@ -579,7 +599,7 @@ def draw_planes(reports: Sequence[SetReport], seeds: Sequence[int], path: Path) 
                 (found.bicubic, "bicubic", "ks"),
                 (found.networks[0], "PSNR stage", "g^"),
                 (found.networks[1], "GAN stage", "rv"),
-                (found.after_activation, "GAN stage, after activation", "m*"),
+                (found.brightness[LAYER][1], STAGES["gan_after"], "m*"),
             ):
                 axis.plot(figures["psnr_y"], figures[name], style, label=label)
             axis.set(xlabel="PSNR-Y in dB (more is closer)", ylabel=f"{title} (less is better)")
@@ -596,7 +616,7 @@ def draw_crops(report: SetReport, seed: int, path: Path, count: int = 4, side: i
         "PSNR stage": names_of(seed, 0, ""),
         "α = 0.8": names_of(seed, 0.8, "networks"),
         "GAN stage": names_of(seed, 1, ""),
-        "after activation": f"seed {seed}: after activation",
+        "after activation": f"seed {seed}: {STAGES['gan_after']}",
     }
     rows = []
     for case in report.test_set.cases:
@@ -620,36 +640,31 @@ def draw_crops(report: SetReport, seed: int, path: Path, count: int = 4, side: i
 
 
 def draw_brightness(report: SetReport, seed: int, path: Path, count: int = 3) -> None:
-    """Histograms as in Fig. 9, of the images whose brightness the two GAN stages give most differently."""
-    before, after = names_of(seed, 1, ""), f"seed {seed}: after activation"
+    """Histograms as in Fig. 9, a row per layer: the images on which the two GAN stages differ most in brightness."""
+    pairs = {
+        LAYER: (names_of(seed, 1, ""), f"seed {seed}: {STAGES['gan_after']}"),
+        SPARSE_LAYER: tuple(f"seed {seed}: {STAGES[stage]}" for stage in ("sparse", "sparse_after")),
+    }
+    truths = {case.name: report.test_set.read(case).high_res for case in report.test_set.cases}
+    count = min(count, len(truths))
+    figure, axes = pyplot().subplots(2, count, figsize=(4.6 * count, 6.6), squeeze=False, layout="constrained")
+    for row, (layer, methods) in zip(axes, pairs.items(), strict=True):
 
-    def difference(name: str) -> float:
-        row = report.results[name]
-        return abs(row[before].values["histogram"] - row[after].values["histogram"])
+        def difference(name: str, methods: Sequence[str] = methods) -> float:
+            distances = [report.results[name][method].values["histogram"] for method in methods]
+            return abs(distances[0] - distances[1])
 
-    names = sorted(report.results, key=difference, reverse=True)[:count]
-    truths = {case.name: report.test_set.read(case).high_res for case in report.test_set.cases if case.name in names}
-    figure, axes = pyplot().subplots(
-        1, len(names), figsize=(4.6 * len(names), 3.6), squeeze=False, layout="constrained"
-    )
-    for axis, name in zip(axes[0], names, strict=True):
-        levels = {"truth": low_pass(to_batch(truths[name]))}
-        for title, method in (("before activation", before), ("after activation", after)):
-            distance = report.results[name][method].values["histogram"]
-            levels[f"{title} ({distance:.2f} levels off)"] = low_pass(to_batch(read_output(report, name, method)))
-        low, high = (float(extreme(levels["truth"])) for extreme in (torch.min, torch.max))
-        for title, values in levels.items():
-            axis.hist(
-                values.flatten().numpy(),
-                bins=60,
-                range=(low - 3, high + 3),
-                histtype="stepfilled" if title == "truth" else "step",
-                color="0.8" if title == "truth" else None,
-                label=title,
-                density=True,
-            )
-        axis.set(title=name, xlabel=f"luma behind a Gaussian of σ = {SIGMA} px", yticks=[])
-        axis.legend(fontsize=7)
+        for axis, name in zip(row, sorted(truths, key=difference, reverse=True), strict=False):
+            truth = low_pass(to_batch(truths[name])).flatten().numpy()
+            span = float(truth.min()) - 3, float(truth.max()) + 3
+            axis.hist(truth, 60, span, density=True, color="0.8", label="truth")
+            for title, method in zip(("before activation", "after activation"), methods, strict=True):
+                distance = report.results[name][method].values["histogram"]
+                levels = low_pass(to_batch(read_output(report, name, method))).flatten().numpy()
+                label = f"{title} ({distance:.2f} levels off)"
+                axis.hist(levels, 60, span, density=True, histtype="step", label=label)
+            axis.set(title=f"{layer}: {name}", xlabel=f"luma behind a Gaussian of σ = {SIGMA} px", yticks=[])
+            axis.legend(fontsize=7)
     save_figure(figure, path)
 
 

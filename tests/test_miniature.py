@@ -37,14 +37,22 @@ def made_up(worse_images: float = 0.1) -> Measured:
         bicubic=figures(28.0),
         networks={alpha: figures(psnr) for alpha, psnr in PSNR.items()},
         images={alpha: figures(psnr, worse_images * (0 < alpha < 1)) for alpha, psnr in PSNR.items()},
-        after_activation=figures(28.4) | {"histogram": 0.25, "brightness": 0.4},
+        brightness={
+            layer: (figures(28.5), figures(28.4) | {"histogram": 0.25, "brightness": 0.4})
+            for layer in (miniature.LAYER, miniature.SPARSE_LAYER)
+        },
     )
 
 
-def changed(measured: Measured, part: str, alpha: float | None, **figures: float) -> Measured:
-    """The same with other figures in one place."""
+def changed(measured: Measured, part: str, key: float | str | None, **figures: float) -> Measured:
+    """The same with other figures in one place; of the GAN stages on a layer, of the one before the activation."""
     whole = getattr(measured, part)
-    new = {**whole, **figures} if alpha is None else {**whole, alpha: {**whole[alpha], **figures}}
+    if key is None:
+        new = {**whole, **figures}
+    elif part == "brightness":
+        new = {**whole, key: ({**whole[key][0], **figures}, whole[key][1])}
+    else:
+        new = {**whole, key: {**whole[key], **figures}}
     return measured._replace(**{part: new})
 
 
@@ -54,7 +62,7 @@ def test_every_claim_holds_on_figures_that_say_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "part", "alpha", "figures"),
+    ("number", "part", "key", "figures"),
     [
         (0, "bicubic", None, {"psnr_y": 30.0}),
         (1, "networks", 1.0, {"niqe": 7.0}),
@@ -66,14 +74,15 @@ def test_every_claim_holds_on_figures_that_say_so() -> None:
         (3, "networks", 0.4, {"niqe": 9.0}),
         (3, "networks", 0.4, {"vgg": 2.0}),
         (3, "networks", 0.6, {"psnr_y": 29.8}),
-        (4, "after_activation", None, {"histogram": 0.15}),
-        (4, "after_activation", None, {"brightness": 0.15}),
+        (4, "brightness", miniature.LAYER, {"histogram": 0.25}),
+        (4, "brightness", miniature.LAYER, {"brightness": 0.5}),
+        (5, "brightness", miniature.SPARSE_LAYER, {"histogram": 0.25}),
     ],
 )
 def test_a_claim_falls_with_the_figure_that_it_rests_on(
-    number: int, part: str, alpha: float | None, figures: dict[str, float]
+    number: int, part: str, key: float | str | None, figures: dict[str, float]
 ) -> None:
-    against = changed(made_up(), part, alpha, **figures)
+    against = changed(made_up(), part, key, **figures)
     holding = [judgement(against).holds for judgement in miniature.CLAIMS.values()]
     assert holding[number] is False
 
