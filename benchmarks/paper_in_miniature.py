@@ -48,7 +48,7 @@ from esrgan_lit.evaluation.methods import BICUBIC, Runner, bicubic, network, swe
 from esrgan_lit.evaluation.report import SetReport, write_csv
 from esrgan_lit.evaluation.run import evaluate
 from esrgan_lit.evaluation.testsets import TestSet, open_sets
-from esrgan_lit.files import write_whole
+from esrgan_lit.files import write_whole, written_whole
 from esrgan_lit.inference import to_batch
 from esrgan_lit.interruption import find_fault
 from esrgan_lit.losses import PerceptualLoss, vgg_layers
@@ -678,12 +678,10 @@ def read_output(report: SetReport, image: str, method: str) -> np.ndarray:
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a picture whole, or not at all."""
-    unfinished = path.with_name(f".{path.name}.partial")
     try:
-        figure.savefig(unfinished, dpi=90, format="png")
-        os.replace(unfinished, path)
+        with written_whole(path) as unfinished:
+            figure.savefig(unfinished, dpi=90)
     finally:
-        unfinished.unlink(missing_ok=True)
         pyplot().close(figure)
 
 
