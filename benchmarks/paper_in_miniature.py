@@ -657,12 +657,12 @@ def draw_brightness(report: SetReport, seed: int, path: Path, count: int = 3) ->
         for axis, name in zip(row, sorted(truths, key=difference, reverse=True), strict=False):
             truth = low_pass(to_batch(truths[name])).flatten().numpy()
             span = float(truth.min()) - 3, float(truth.max()) + 3
-            axis.hist(truth, 60, span, density=True, color="0.8", label="truth")
+            axis.hist(truth, bins=60, range=span, density=True, color="0.8", label="truth")
             for title, method in zip(("before activation", "after activation"), methods, strict=True):
                 distance = report.results[name][method].values["histogram"]
                 levels = low_pass(to_batch(read_output(report, name, method))).flatten().numpy()
                 label = f"{title} ({distance:.2f} levels off)"
-                axis.hist(levels, 60, span, density=True, histtype="step", label=label)
+                axis.hist(levels, bins=60, range=span, density=True, histtype="step", label=label)
             axis.set(title=f"{layer}: {name}", xlabel=f"luma behind a Gaussian of σ = {SIGMA} px", yticks=[])
             axis.legend(fontsize=7)
     save_figure(figure, path)
