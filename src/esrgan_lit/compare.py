@@ -170,7 +170,8 @@ def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
         for axis in (terms, validation):
             axis.set_xlabel("iteration")
             axis.grid(alpha=0.3)
-            axis.legend(fontsize=8)
+            if axis.has_data():
+                axis.legend(fontsize=8)
     with written_whole(path) as unfinished:
         figure.savefig(unfinished, dpi=110)
     pyplot().close(figure)

@@ -79,8 +79,10 @@ def draw_parallel_coordinates(table: Table, path: Path) -> str:
     backing = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
     for at, row in enumerate(rows):
         heights = [one.heights[at] for one in axes.values()]
-        axis.plot(heights, color=colours(0.92 * axes[hue].heights[at]), marker="o", linewidth=1.8)
         known = [place for place, height in enumerate(heights) if not math.isnan(height)]
+        value = axes[hue].heights[at]
+        colour = "0.5" if math.isnan(value) else colours(0.92 * value)
+        axis.plot(known, [heights[place] for place in known], color=colour, marker="o", linewidth=1.8)
         axis.annotate(f" {row[0]}", (known[-1], heights[known[-1]]), (5, 0), **beside)
     for place, one in enumerate(axes.values()):
         axis.axvline(place, color="0.6", linewidth=0.8, zorder=0)
