@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from esrgan_lit.compare import draw_curves, logs_of
+from esrgan_lit.compare import draw_curves, logs_beside
 
 TOOLS = Path(sys.executable).parent
 
@@ -84,7 +84,7 @@ def main() -> None:
     ]
     subprocess.run(evaluation, check=True)
     draw_curves(
-        [logs_of(folder / "checkpoints" / "last.ckpt") for folder in trained.values()], options.output / "curves.png"
+        [logs_beside(folder / "checkpoints" / "last.ckpt") for folder in trained.values()], options.output / "curves.png"
     )
     print(f"{options.output}/evaluation/index.html and {options.output}/curves.png")
 
