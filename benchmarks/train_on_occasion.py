@@ -84,7 +84,8 @@ def main() -> None:
     ]
     subprocess.run(evaluation, check=True)
     draw_curves(
-        [logs_beside(folder / "checkpoints" / "last.ckpt") for folder in trained.values()], options.output / "curves.png"
+        [logs_beside(folder / "checkpoints" / "last.ckpt") for folder in trained.values()],
+        options.output / "curves.png",
     )
     print(f"{options.output}/evaluation/index.html and {options.output}/curves.png")
 
