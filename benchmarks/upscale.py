@@ -85,7 +85,7 @@ def speed_table(options: argparse.Namespace) -> None:
             reference = theirs(low_res)
             graphs = [(name, "one graph") for name in options.engines if name not in ("torch", "winograd")]
             for name, kind in [*graphs, *((name, "esrgan_lit") for name in options.engines)]:
-                # One at a time: the working memories of all of them together do not fit beside each other.
+                # One at a time: each row is there when it is measured, and one working memory is held.
                 difference = float("nan")
                 if kind == "one graph":
                     run = whole_graph(name, generator, low_res)
