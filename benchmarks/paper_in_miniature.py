@@ -11,7 +11,6 @@ two cores, and needs VGG19 (`--vgg imagenet` downloads it, or a file that holds 
 """
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -46,16 +45,16 @@ from esrgan_lit.data.images import Photograph, list_images, read_image, save_ima
 from esrgan_lit.data.pairs import Degradation, crop_to_multiple
 from esrgan_lit.data.store import pack
 from esrgan_lit.evaluation.methods import BICUBIC, Runner, bicubic, network, sweep
-from esrgan_lit.evaluation.report import SetReport, write_csv
+from esrgan_lit.evaluation.report import SetReport, markdown_table, write_csv
 from esrgan_lit.evaluation.run import evaluate
 from esrgan_lit.evaluation.testsets import TestSet, open_sets
-from esrgan_lit.files import write_whole, written_whole
+from esrgan_lit.files import write_whole
 from esrgan_lit.inference import to_batch
 from esrgan_lit.interruption import find_fault
 from esrgan_lit.losses import PerceptualLoss, vgg_layers
 from esrgan_lit.metrics import luma
 from esrgan_lit.niqe import BLOCK
-from esrgan_lit.plots import places_of_difference, pyplot
+from esrgan_lit.plots import places_of_difference, pyplot, save_figure
 from esrgan_lit.runs import logs_in, read_curves
 from esrgan_lit.scores import Metric, MetricOptions, MetricUnavailableError, file_digest, make_metric
 
@@ -294,9 +293,8 @@ class Training(NamedTuple):
 
     def step(self) -> int:
         """Its iteration, as far as its logs tell."""
-        logs = logs_in(self.folder)
-        with logs[-1].open(newline="") if logs else open(os.devnull) as file:  # noqa: PTH123
-            return max((int(row["step"]) for row in csv.DictReader(file)), default=0)
+        curves = read_curves(logs_in(self.folder))
+        return max((points[-1][0] for points in curves.values()), default=0)
 
 
 def plan_trainings(options: argparse.Namespace, store: Path) -> list[Training]:
@@ -548,16 +546,6 @@ def claims_markdown(findings: Mapping[str, Mapping[tuple[str, int], Finding]]) -
     return lines
 
 
-def figures_markdown(report: SetReport) -> list[str]:
-    """Every figure of one test set."""
-    titles = [metric.title + (" ↑" if metric.higher_is_better else " ↓") for metric in report.metrics]
-    lines = [f"| method | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
-    for method, figures in report.figures.items():
-        cells = [metric.format(figures[metric.name]) for metric in report.metrics]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    return lines
-
-
 def balance_markdown(trainings: Sequence[Training]) -> list[str]:
     """What the terms of the GAN stages weighed, and how the discriminator did."""
     lines = [
@@ -603,7 +591,7 @@ def draw_planes(reports: Sequence[SetReport], seeds: Sequence[int], path: Path) 
             axis.set_title(f"{report.test_set.name}, seed {seed}", fontsize=10)
             axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize=8)
-    save_figure(figure, path)
+    save_figure(figure, path, dpi=90)
 
 
 def draw_crops(report: SetReport, seed: int, path: Path, count: int = 4, side: int = 128) -> None:
@@ -633,7 +621,7 @@ def draw_crops(report: SetReport, seed: int, path: Path, count: int = 4, side: i
             axis.set(xticks=[], yticks=[])
             axis.set_title(title, fontsize=9)
         row[0].set_ylabel(name, fontsize=8)
-    save_figure(figure, path)
+    save_figure(figure, path, dpi=90)
 
 
 def draw_brightness(report: SetReport, seed: int, path: Path, count: int = 3) -> None:
@@ -662,7 +650,7 @@ def draw_brightness(report: SetReport, seed: int, path: Path, count: int = 3) ->
                 axis.hist(levels, bins=60, range=span, density=True, histtype="step", label=label)
             axis.set(title=f"{layer}: {name}", xlabel=f"luma behind a Gaussian of σ = {SIGMA} px", yticks=[])
             axis.legend(fontsize=7)
-    save_figure(figure, path)
+    save_figure(figure, path, dpi=90)
 
 
 def read_output(report: SetReport, image: str, method: str) -> np.ndarray:
@@ -671,15 +659,6 @@ def read_output(report: SetReport, image: str, method: str) -> np.ndarray:
     if result.output is None:
         raise ValueError(f"{method} gave no output on {image}: {result.note}")
     return read_image(result.output)
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """Write a picture whole, or not at all."""
-    try:
-        with written_whole(path) as unfinished:
-            figure.savefig(unfinished, dpi=90)
-    finally:
-        pyplot().close(figure)
 
 
 def write_report(
@@ -706,7 +685,7 @@ def write_report(
     lines += ["![Brightness](brightness.png)", ""]
     for report in reports:
         lines += [f"## {report.test_set.name}", "", f"{len(report.results)} images; {report.test_set.origin}.", ""]
-        lines += [*figures_markdown(report), "", *(f"- {note}" for note in report.notes), ""]
+        lines += [*markdown_table("method", report.figures, report), "", *(f"- {note}" for note in report.notes), ""]
     lines += ["## Balance of the GAN stages", "", "Terms as they are weighed, means over the training.", ""]
     lines += [
         *balance_markdown(trainings),

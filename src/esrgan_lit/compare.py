@@ -13,16 +13,14 @@ from esrgan_lit.checkpoints import interpolate, load_generator
 from esrgan_lit.data import demo
 from esrgan_lit.data.images import list_images, read_image
 from esrgan_lit.data.pairs import crop_to_multiple
-from esrgan_lit.files import written_whole
 from esrgan_lit.inference import to_batch, upscale
 from esrgan_lit.metrics import PROTOCOL, gradient_energy, psnr_y, ssim_y
 from esrgan_lit.networks import Generator
-from esrgan_lit.plots import most_different, pyplot
+from esrgan_lit.plots import most_different, pyplot, save_figure
 from esrgan_lit.resize import imresize
-from esrgan_lit.runs import logs_in, read_curves
+from esrgan_lit.runs import LOSSES, logs_in, read_curves
 
 ALPHAS = (0.2, 0.4, 0.6, 0.8)
-TERMS = tuple(f"train/{term}" for term in ("pixel", "perceptual", "adversarial", "discriminator"))
 Method = Callable[[np.ndarray], np.ndarray]
 
 
@@ -144,9 +142,7 @@ def draw_comparison(
             axis.set_title(name, fontsize=9)
     for axis in axes.flat:
         axis.set_axis_off()
-    with written_whole(path) as unfinished:
-        figure.savefig(unfinished, dpi=110)
-    pyplot().close(figure)
+    save_figure(figure, path)
 
 
 def logs_beside(checkpoint: Path) -> list[Path]:
@@ -162,7 +158,7 @@ def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
             iterations, values = zip(*points, strict=True)
             if name.startswith("val/psnr_y"):
                 validation.plot(iterations, values, marker=".", label=name)
-            elif name in TERMS:
+            elif name.removeprefix("train/") in LOSSES:
                 (line,) = terms.plot(iterations, running_mean(values), label=name)
                 terms.plot(iterations, values, color=line.get_color(), alpha=0.25)
         terms.set(title=logs[0].parents[2].name, ylabel="loss terms and running means", yscale="log")
@@ -172,9 +168,7 @@ def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
             axis.grid(alpha=0.3)
             if axis.has_data():
                 axis.legend(fontsize=8)
-    with written_whole(path) as unfinished:
-        figure.savefig(unfinished, dpi=110)
-    pyplot().close(figure)
+    save_figure(figure, path)
 
 
 def running_mean(values: Sequence[float], reach: int = 10) -> list[float]:

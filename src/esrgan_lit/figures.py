@@ -6,7 +6,6 @@ that of its path's suffix.
 """
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +21,7 @@ from esrgan_lit.compare import Scores, score
 from esrgan_lit.evaluation.methods import mix
 from esrgan_lit.inference import to_batch, upscale
 from esrgan_lit.networks import Generator
-from esrgan_lit.plots import most_different, pyplot
+from esrgan_lit.plots import most_different, pyplot, save_figure
 from esrgan_lit.resize import imresize
 
 if TYPE_CHECKING:  # it needs torchvision, which takes as long to import as all the rest
@@ -126,7 +125,7 @@ def draw_feature_maps(
                 axis.set_title(f"{layer}, channel {channel}", fontsize=7)
             row[channels + number].set_title(f"after: {active[channel]:.0%} active", fontsize=7)
     figure.suptitle("before the activation (left half) and after: red above 0, blue below, white 0", fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path, dpi=100)
 
 
 def draw_activity(images: Mapping[str, Sequence[Activity]], path: str | Path) -> None:
@@ -138,7 +137,7 @@ def draw_activity(images: Mapping[str, Sequence[Activity]], path: str | Path) ->
     axis.tick_params("x", labelrotation=45, labelsize=8)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path, dpi=100)
 
 
 def brightness(image: np.ndarray, sigma: float = 4.0) -> Tensor:
@@ -204,7 +203,7 @@ def draw_brightness(
     bottom.axhline(0, color="0.5", linewidth=0.7)
     for axis in (top, bottom):
         axis.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path, dpi=100)
     return shifts
 
 
@@ -275,7 +274,7 @@ def draw_tradeoff(blends: Sequence[Blend], path: str | Path) -> None:
     axis.set(xlabel="gradient energy / truth's", ylabel="PSNR-Y in dB")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, title="α at the points", title_fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path, dpi=100)
 
 
 def alpha_slider(psnr: Generator, gan: Generator, truth: np.ndarray, side: int = 96, zoom: int = 3) -> Any:
@@ -343,17 +342,4 @@ def draw_grid(rows: Mapping[str, Mapping[str, np.ndarray]], path: str | Path, wi
         for axis, (name, image) in zip(row, images.items(), strict=False):
             axis.imshow(image, interpolation="nearest")
             axis.set_title(name, fontsize=8)
-    _save(figure, path)
-
-
-def _save(figure: Any, path: str | Path) -> None:
-    """Whole, or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        figure.savefig(unfinished, dpi=100)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-        pyplot().close(figure)
+    save_figure(figure, path, dpi=100)

@@ -1,10 +1,13 @@
-"""Where images differ, and the plotting library that shows it."""
+"""Where images differ, the plotting library that shows it, and pictures written whole."""
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from esrgan_lit.files import written_whole
 
 
 def most_different(first: np.ndarray, second: np.ndarray, side: int) -> tuple[int, int]:
@@ -59,3 +62,16 @@ def pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def save_figure(figure: Any, path: str | Path, dpi: int = 110) -> None:
+    """Write a figure of Matplotlib's in the format of the path's suffix, whole or not at all, and close it.
+
+    The text of SVGs stays text.
+    """
+    plt = pyplot()
+    try:
+        with plt.rc_context({"svg.fonttype": "none"}), written_whole(Path(path)) as unfinished:
+            figure.savefig(unfinished, dpi=dpi)
+    finally:
+        plt.close(figure)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from esrgan_lit.files import written_whole
-from esrgan_lit.plots import pyplot
+from esrgan_lit.plots import pyplot, save_figure
 from esrgan_lit.runs import Run, differing
 
 KINDS = ("best", "loss", "last")  # of figures, as the tables have them in order
@@ -92,14 +91,10 @@ def draw_parallel_coordinates(table: Table, path: Path) -> str:
     axis.set(xlim=(-0.6, len(axes) - 0.6), ylim=(-0.06, 1.06), yticks=[])
     axis.spines[:].set_visible(False)
     axis.set_title(f"{len(rows)} runs, yellow where {hue} is highest; their names stand at the right", fontsize=10)
-    try:
-        svg = io.StringIO()
-        with plt.rc_context({"svg.fonttype": "none"}):
-            figure.savefig(svg, format="svg")
-        with written_whole(path) as unfinished:
-            figure.savefig(unfinished, dpi=110)
-    finally:
-        plt.close(figure)
+    svg = io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(svg, format="svg")
+    save_figure(figure, path)
     return svg.getvalue()[svg.getvalue().index("<svg") :]
 
 

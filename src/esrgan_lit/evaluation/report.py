@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -16,8 +16,8 @@ from esrgan_lit.data.images import read_image
 from esrgan_lit.evaluation.published import PIRM_REGIONS, Table, published_for
 from esrgan_lit.evaluation.run import Result
 from esrgan_lit.evaluation.testsets import Case, TestSet
-from esrgan_lit.files import write_whole, written_whole
-from esrgan_lit.plots import places_of_difference, pyplot
+from esrgan_lit.files import write_whole
+from esrgan_lit.plots import places_of_difference, pyplot, save_figure
 from esrgan_lit.scores import Metric
 
 
@@ -156,7 +156,7 @@ def markdown(reports: Sequence[SetReport], absent: Mapping[str, str], sources: M
     parts = ["# Evaluation", "", *(f"- {name}: {source}" for name, source in sources.items()), ""]
     for report in reports:
         parts += [f"## {report.test_set.name}", "", f"{len(report.results)} images; {report.test_set.origin}.", ""]
-        parts += [*_markdown_table("method", report.figures, report), ""]
+        parts += [*markdown_table("method", report.figures, report), ""]
         parts += [f"- {line}" for line in report.regions] + [""] * bool(report.regions)
         if report.literature:
             head = ["model", "metric", "published", *report.methods, "protocol and source"]
@@ -175,7 +175,7 @@ def markdown(reports: Sequence[SetReport], absent: Mapping[str, str], sources: M
             for image, row in report.results.items()
             for method, result in row.items()
         }
-        parts += [*_markdown_table("image | method", rows, report), ""]
+        parts += [*markdown_table("image | method", rows, report), ""]
         parts += [f"- {note}" for note in report.notes] + [""] * bool(report.notes)
     parts += ["## Protocols", ""]
     parts += [f"- **{metric.title}**: {metric.protocol}." for metric in metrics]
@@ -183,7 +183,8 @@ def markdown(reports: Sequence[SetReport], absent: Mapping[str, str], sources: M
     return "\n".join(parts) + "\n"
 
 
-def _markdown_table(head: str, rows: Mapping[str, Mapping[str, float]], report: SetReport) -> list[str]:
+def markdown_table(head: str, rows: Mapping[str, Mapping[str, float]], report: SetReport) -> list[str]:
+    """Lines of a Markdown table of figures: {row: {metric: value}}; ``head`` names what the rows are."""
     metrics = report.metrics
     first = head.count("|") + 1
     lines = [
@@ -265,7 +266,7 @@ def draw_case(shown: Shown, values: Mapping[str, str], path: Path) -> None:
                 axis.set_title(f"{name}\n{values.get(name, '')}", fontsize=8)
     for axis in axes.flat:
         axis.set_axis_off()
-    _save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def draw_plane(report: SetReport, path: Path) -> str | None:
@@ -301,9 +302,8 @@ def draw_plane(report: SetReport, path: Path) -> str | None:
     axis.set_ylabel(f"{perceptual.title} (perception; less is better)")
     axis.set_title(f"{report.test_set.name}; regions of PIRM 2018: RMSE ≤ 11.5, 12.5, 16", fontsize=10)
     axis.margins(y=0.15)
-    with plt.rc_context({"svg.fonttype": "none"}), written_whole(path.with_suffix(".svg")) as unfinished:
-        figure.savefig(unfinished)
-    _save_figure(figure, path)
+    save_figure(figure, path.with_suffix(".svg"))
+    save_figure(figure, path)
     return None
 
 
@@ -314,11 +314,3 @@ def write_pictures(report: SetReport, shown: Sequence[Shown], folder: Path) -> N
         row = report.results[one.case.name]
         values = {name: f"{metric.title} {metric.format(result.values[metric.name])}" for name, result in row.items()}
         draw_case(one, values, folder / f"{report.test_set.name}_{one.case.name}.png")
-
-
-def _save_figure(figure: Any, path: Path) -> None:
-    try:
-        with written_whole(path) as unfinished:
-            figure.savefig(unfinished, dpi=110)
-    finally:
-        pyplot().close(figure)
