@@ -4,7 +4,7 @@ Images are RGB in [0, 1], (batch, channels, height, width); outputs are not clam
 that other programs already read: BasicSR's for :class:`RRDBNet`, MSRResNet's for :class:`SRResNet`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, cast, get_args
@@ -203,6 +203,7 @@ class _DenseBlockInOneBuffer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)  # most blocks' input has no further skip
         *inner, (weight, bias) = zip(parameters[::2], parameters[1::2], strict=True)
         width = x.shape[1]
         channels = width + sum(inner_weight.shape[0] for inner_weight, _ in inner)
@@ -219,20 +220,29 @@ class _DenseBlockInOneBuffer(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_skips: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, of_skips: Tensor | None, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         buffer, *inner, weight = ctx.saved_tensors
-        at_buffer, *last = _conv_backward(0.2 * gradient, buffer, weight)
-        width = gradient.shape[1]
-        at_buffer[:, :width] += of_skips + gradient
-        gradients = last
+        # Each convolution's share of the gradient at the buffer. A group of channels is summed up just before it is
+        # used, while it is in the cache.
+        share, *gradients = _conv_backward(0.2 * gradient, buffer, weight)
+        shares = [share]
         for inner_weight in reversed(inner):
-            filled, growth = inner_weight.shape[1], inner_weight.shape[0]
-            written = slice(filled, filled + growth)
-            at_features = torch.ops.aten.leaky_relu_backward(at_buffer[:, written], buffer[:, written], 0.2, True)
-            at_input, *own = _conv_backward(at_features, buffer[:, :filled], inner_weight)
-            at_buffer[:, :filled] += at_input
+            growth, filled = inner_weight.shape[:2]
+            at_features = _sum([share.narrow(1, filled, growth) for share in shares])
+            at_features = torch.ops.aten.leaky_relu_backward(at_features, buffer.narrow(1, filled, growth), 0.2, True)
+            share, *own = _conv_backward(at_features, buffer.narrow(1, 0, filled), inner_weight)
+            shares.append(share)
             gradients = [*own, *gradients]
-        return at_buffer[:, :width], *gradients
+        skips = [gradient] if of_skips is None else [of_skips, gradient]
+        return _sum([*skips, *(share.narrow(1, 0, gradient.shape[1]) for share in shares)]), *gradients
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    """From the first to the last; in new memory unless there is but one."""
+    first, *others = terms
+    for number, term in enumerate(others):
+        first = first.add_(term) if number else first + term
+    return first
 
 
 def _conv_backward(gradient: Tensor, features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
