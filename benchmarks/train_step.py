@@ -6,20 +6,24 @@
 
 The rival: dense blocks with ``torch.cat``, NCHW, float32, five forwards of D in a GAN iteration, every loss fetched by
 ``.item()`` in every iteration, Adam and the running average (EMA) as PyTorch and BasicSR have them by default. Rival
-and ours take turns, a few iterations each; the ratio is that of the medians. The perceptual network has random weights:
-its cost is the same. Prints Markdown.
+and ours take turns, a few iterations each, and on a CPU each has a process of its own: in one, each would find the
+memory that the other has freed. The ratio is that of the medians. The perceptual network has random weights: its cost
+is the same. Prints Markdown.
 """
 
 import argparse
 import copy
 import logging
+import multiprocessing
 import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import cycle, islice
+from multiprocessing.connection import Connection
 from typing import Any, cast
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
@@ -37,7 +41,7 @@ from esrgan_lit import Discriminator, GanStage, PsnrStage, RRDBNet
 from esrgan_lit.data.pairs import Pair
 from esrgan_lit.losses import PerceptualLoss, RelativisticAverageLoss
 from esrgan_lit.networks import ResidualDenseBlock
-from esrgan_lit.optimization import Statistics, StepOptions
+from esrgan_lit.optimization import Statistics, StepOptions, keep_freed_memory
 from esrgan_lit.stages import LossWeights, Stage
 from esrgan_lit.train import NOISE
 
@@ -154,12 +158,74 @@ def bce(logits: Tensor, target: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
-class TurnTaking(L.Callback):
-    """Times our iterations in turns, and lets the rival have its turns in between, in the same process."""
+Rival = Callable[[int], float]  # computes so many iterations, and says how many seconds they took
 
-    def __init__(
-        self, turns: int, iterations: int, warm_up: int, rival: Callable[[], None] | None, device: str
-    ) -> None:
+
+def now(device: str) -> float:
+    """Seconds, with the device idle."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def timed(iterate: Callable[[Pair], None], batches: Iterable[Pair], device: str) -> Rival:
+    """A rival in this process."""
+    pairs = iter(batches)
+
+    def run(iterations: int) -> float:
+        begun = now(device)
+        for pair in islice(pairs, iterations):
+            iterate(pair)
+        return now(device) - begun
+
+    return run
+
+
+class PlainLoopBeside:
+    """A rival in a process of its own: the plain loop.
+
+    Args:
+        kind: ``psnr`` or ``gan``.
+        blocks: of the generator.
+        batch: crops in a batch.
+        crop: their side.
+        alike: with our fused Adam, and the memory it has freed kept; otherwise both as PyTorch has them.
+    """
+
+    def __init__(self, kind: str, blocks: int, batch: int, crop: int, alike: bool) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.connection, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=serve_plain_loop, args=(theirs, kind, blocks, batch, crop, alike))
+        self.process.start()
+        theirs.close()
+
+    def __call__(self, iterations: int) -> float:
+        self.connection.send(iterations)
+        return self.connection.recv()
+
+    def close(self) -> None:
+        """End it."""
+        self.connection.close()
+        self.process.join()
+
+
+def serve_plain_loop(connection: Connection, kind: str, blocks: int, batch: int, crop: int, alike: bool) -> None:
+    """Iterate as often as the other end says, until it hangs up."""
+    if alike:
+        keep_freed_memory()
+    loop = PlainLoop(make_stage(kind, blocks, 64, crop, True, StepOptions()), fused=alike)
+    run = timed(loop.iterate, Batches(batch, crop, "cpu"), "cpu")
+    while True:
+        try:
+            connection.send(run(connection.recv()))
+        except EOFError:
+            return
+
+
+class TurnTaking(L.Callback):
+    """Times our iterations in turns, and lets the rival have its turns in between."""
+
+    def __init__(self, turns: int, iterations: int, warm_up: int, rival: Rival | None, device: str) -> None:
         self.plan = (turns, iterations, warm_up)
         self.rival = rival
         self.device = device
@@ -169,17 +235,11 @@ class TurnTaking(L.Callback):
         self.started = 0.0
         self.bar = tqdm(total=turns, desc="turns", leave=False)
 
-    def now(self) -> float:
-        """Seconds, with the device idle."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         """Start a turn."""
         _, iterations, warm_up = self.plan
         if self.count >= warm_up and (self.count - warm_up) % iterations == 0:
-            self.started = self.now()
+            self.started = now(self.device)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         """End a turn; then the rival's."""
@@ -187,17 +247,15 @@ class TurnTaking(L.Callback):
         self.count += 1
         if self.count < warm_up or (self.count - warm_up) % iterations:
             if self.count == warm_up and self.rival:
-                self.rival()
+                self.rival(iterations)
             return
         if self.count > warm_up:
-            self.ours.append((self.now() - self.started) / iterations)
+            self.ours.append((now(self.device) - self.started) / iterations)
             self.bar.update()
         if self.rival:
-            begun = self.now()
-            for _ in range(iterations):
-                self.rival()
+            taken = self.rival(iterations)
             if self.count > warm_up:
-                self.theirs.append((self.now() - begun) / iterations)
+                self.theirs.append(taken / iterations)
         if len(self.ours) == turns:
             trainer.should_stop = True
 
@@ -233,38 +291,37 @@ def train(
     turns.bar.close()
 
 
-def median_ratio(turns: TurnTaking) -> float:
-    """How many times as fast ours is."""
-    return statistics.median(turns.theirs) / statistics.median(turns.ours)
-
-
 def compare_speed(arguments: argparse.Namespace) -> None:
-    """Print a table: each stage and size beside the plain loop, with its own optimizer and with ours."""
+    """Print a table: each stage and size beside the plain loop, as it is and with what is not the network's alike."""
     print(
-        "\n| stage | blocks | plain loop, s/it | ours, s/it | ratio | ratio, same fused Adam |"
+        "\n| stage | blocks | plain loop, s/it | ours, s/it | ratio | ratio, rival with our Adam and memory settings |"
         "\n|---|---:|---:|---:|---:|---:|"
     )
     for kind in arguments.stages:
         for blocks in arguments.blocks:
-            batches = Batches(arguments.batch, arguments.crop, "cpu")
-            cells, ratios = [], []
-            for fused in (False, True):
-                stage = make_stage(kind, blocks, 64, arguments.crop, True, StepOptions())
-                rival, pairs = PlainLoop(stage, fused), iter(batches)
-                turns = TurnTaking(
-                    arguments.turns,
-                    arguments.iterations,
-                    1,
-                    lambda rival=rival, pairs=pairs: rival.iterate(next(pairs)),
-                    "cpu",
-                )
-                train(stage, batches, turns, "cpu")
-                cells = cells or [statistics.median(turns.theirs), statistics.median(turns.ours)]
-                ratios.append(median_ratio(turns))
+            medians = []
+            for alike in (False, True):
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+                    medians.append(fresh.submit(beside_plain_loop, arguments, kind, blocks, alike).result())
+            (theirs, ours), alike_medians = medians
             print(
-                f"| {kind} | {blocks} | {cells[0]:.2f} | {cells[1]:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} |",
+                f"| {kind} | {blocks} | {theirs:.2f} | {ours:.2f} | {theirs / ours:.2f} | "
+                f"{alike_medians[0] / alike_medians[1]:.2f} |",
                 flush=True,
             )
+
+
+def beside_plain_loop(arguments: argparse.Namespace, kind: str, blocks: int, alike: bool) -> tuple[float, float]:
+    """Median seconds an iteration: the plain loop's and ours."""
+    silence()
+    rival = PlainLoopBeside(kind, blocks, arguments.batch, arguments.crop, alike)
+    try:
+        turns = TurnTaking(arguments.turns, arguments.iterations, 1, rival, "cpu")
+        stage = make_stage(kind, blocks, 64, arguments.crop, True, StepOptions())
+        train(stage, Batches(arguments.batch, arguments.crop, "cpu"), turns, "cpu")
+    finally:
+        rival.close()
+    return statistics.median(turns.theirs), statistics.median(turns.ours)
 
 
 def compare_bits(arguments: argparse.Namespace) -> None:
@@ -377,9 +434,7 @@ def measure_lightning(arguments: argparse.Namespace) -> None:
         stage = make_stage("gan", 2, 16, 32, True, StepOptions(channels_last=False))
         raw = RawLoop(stage, guarded)  # pyright: ignore[reportArgumentType]
         raw.stage.to(device)
-        pairs = iter(batches)
-        rival = lambda raw=raw, pairs=pairs: raw.iterate(next(pairs))  # noqa: E731
-        turns = TurnTaking(15, 20, 50, rival, device)
+        turns = TurnTaking(15, 20, 50, timed(raw.iterate, batches, device), device)
         train(stage, batches, turns, device, full=True)
         ours, theirs = statistics.median(turns.ours), statistics.median(turns.theirs)
         guard = "with its guard against NaN" if guarded else "without its guard against NaN"
@@ -423,22 +478,16 @@ def table_on_gpu(arguments: argparse.Namespace) -> None:
                 flops -= 3 * counter.get_total_flops()
             torch.cuda.reset_peak_memory_stats()
             begun_with = torch.cuda.memory_allocated()
-            timed = []
-            for turn in range(arguments.turns + 1):
-                torch.cuda.synchronize()
-                begun = time.perf_counter()
-                for pair in islice(iter(batches), arguments.iterations):
-                    rival.iterate(pair)
-                torch.cuda.synchronize()
-                timed += [(time.perf_counter() - begun) / arguments.iterations] if turn else []
-            plain_time = statistics.median(timed)
+            run = timed(rival.iterate, batches, "cuda")
+            times = [run(arguments.iterations) / arguments.iterations for _ in range(arguments.turns + 1)]
+            plain_time = statistics.median(times[1:])  # the first is the warm-up
             peak = (torch.cuda.max_memory_allocated() - begun_with) / 2**30
             print(
                 f"| {kind} | {blocks} | plain loop | {1 / plain_time:.1f} | {flops / plain_time / 1e12:.0f} | "
                 f"{peak:.1f} | 1 |",
                 flush=True,
             )
-            del rival
+            del rival, run
             for name, precision, options in variants:
                 try:
                     torch.cuda.empty_cache()
@@ -462,6 +511,14 @@ def table_on_gpu(arguments: argparse.Namespace) -> None:
                     torch._dynamo.reset()
 
 
+def silence() -> None:
+    """Leave out what Lightning says about trainers without validation."""
+    for message in (*NOISE, ".*does not have many workers", ".*defined a `validation_step`"):
+        warnings.filterwarnings("ignore", message)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def main() -> None:
     """Run what fits the device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -478,10 +535,7 @@ def main() -> None:
     arguments.blocks = arguments.blocks or [23 if on_gpu else 4]
     arguments.batch = arguments.batch or (16 if on_gpu else 4)
     arguments.iterations = arguments.iterations or (20 if on_gpu else 1)
-    for message in (*NOISE, ".*does not have many workers", ".*defined a `validation_step`"):
-        warnings.filterwarnings("ignore", message)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    silence()
     if on_gpu:
         table_on_gpu(arguments)
         measure_lightning(arguments)

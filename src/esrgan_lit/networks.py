@@ -181,7 +181,7 @@ class ResidualDenseBlock(nn.Module):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         convs = self.conv1, self.conv2, self.conv3, self.conv4, self.conv5  # parameters() would walk the module
         weights = (value.to(x.dtype) for conv in convs for value in (conv.weight, cast(Tensor, conv.bias)))
-        return cast(tuple[Tensor, Tensor], _DenseBlockInOneBuffer.apply(x, *weights))
+        return cast(tuple[Tensor, Tensor], _DenseBlock.apply(x, *weights))
 
     def concatenating(self, x: Tensor) -> Tensor:
         """The same as it is usually written: backward keeps each concatenation, 640 channels for 192."""
@@ -193,48 +193,55 @@ class ResidualDenseBlock(nn.Module):
         return x + 0.2 * x5
 
 
-class _DenseBlockInOneBuffer(torch.autograd.Function):
-    """A dense block whose convolutions read a growing part of one buffer and write behind it.
+class _DenseBlock(torch.autograd.Function):
+    """A dense block that keeps its last concatenation for backward; the others are parts of it.
 
-    Backward keeps that buffer alone. Sums run in the order in which autograd would run them, so that the gradients have
-    the bits of :meth:`ResidualDenseBlock.concatenating`; that is why the input is given out again for skips around the
-    block, whose gradients come first in that order.
+    Sums run in the order in which autograd would run them, so that the gradients have the bits of
+    :meth:`ResidualDenseBlock.concatenating`; that is why the input is given out again for skips around the block, whose
+    gradients come first in that order.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)  # most blocks' input has no further skip
+        ctx.set_materialize_grads(False)  # most blocks have no further skip around them
         *inner, (weight, bias) = zip(parameters[::2], parameters[1::2], strict=True)
-        width = x.shape[1]
-        channels = width + sum(inner_weight.shape[0] for inner_weight, _ in inner)
-        buffer = torch.empty(
-            (x.shape[0], channels, *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=_memory_format(x)
-        )
-        buffer[:, :width] = x
+        features, seen = [x], x
         for inner_weight, inner_bias in inner:
-            filled, growth = inner_weight.shape[1], inner_weight.shape[0]
-            features = F.conv2d(buffer[:, :filled], inner_weight, inner_bias, padding=1)
-            torch.ops.aten.leaky_relu.out(features, 0.2, out=buffer[:, filled : filled + growth])
-        ctx.save_for_backward(buffer, *parameters[::2])
-        return x, F.conv2d(buffer, weight, bias, padding=1).mul_(0.2).add_(x)
+            features.append(_leaky_relu(F.conv2d(seen, inner_weight, inner_bias, padding=1)))
+            del seen  # free before its successor is made
+            seen = torch.cat(features, 1)
+        del features
+        ctx.save_for_backward(seen, *parameters[::2])
+        return x, F.conv2d(seen, weight, bias, padding=1).mul_(0.2).add_(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_skips: Tensor | None, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        buffer, *inner, weight = ctx.saved_tensors
-        # Each convolution's share of the gradient at the buffer. A group of channels is summed up just before it is
-        # used, while it is in the cache.
-        share, *gradients = _conv_backward(0.2 * gradient, buffer, weight)
+        seen, *inner, weight = ctx.saved_tensors
+        # Each convolution's share of the gradient at what was seen. Those of a group of channels are summed up just
+        # before the sum is used, while it is in the cache.
+        share, *gradients = _conv_backward(0.2 * gradient, seen, weight)
         shares = [share]
         for inner_weight in reversed(inner):
             growth, filled = inner_weight.shape[:2]
             at_features = _sum([share.narrow(1, filled, growth) for share in shares])
-            at_features = torch.ops.aten.leaky_relu_backward(at_features, buffer.narrow(1, filled, growth), 0.2, True)
-            share, *own = _conv_backward(at_features, buffer.narrow(1, 0, filled), inner_weight)
+            at_features = _leaky_relu_backward(at_features, seen.narrow(1, filled, growth), 0.2, True)
+            share, *own = _conv_backward(at_features, seen.narrow(1, 0, filled), inner_weight)
             shares.append(share)
             gradients = [*own, *gradients]
         skips = [gradient] if of_skips is None else [of_skips, gradient]
         return _sum([*skips, *(share.narrow(1, 0, gradient.shape[1]) for share in shares)]), *gradients
+
+
+def _conv_backward(gradient: Tensor, features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of a 3×3 convolution with padding 1 at its input, weight and bias."""
+    ones, zeros = [1, 1], [0, 0]
+    return torch.ops.aten.convolution_backward.default(
+        gradient, features, weight, [weight.shape[0]], ones, ones, ones, False, zeros, 1, [True, True, True]
+    )
+
+
+_leaky_relu_backward = torch.ops.aten.leaky_relu_backward.default
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
@@ -243,19 +250,6 @@ def _sum(terms: Sequence[Tensor]) -> Tensor:
     for number, term in enumerate(others):
         first = first.add_(term) if number else first + term
     return first
-
-
-def _conv_backward(gradient: Tensor, features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of a 3×3 convolution with padding 1 at its input, weight and bias."""
-    ones, zeros = [1, 1], [0, 0]
-    return torch.ops.aten.convolution_backward(
-        gradient, features, weight, [weight.shape[0]], ones, ones, ones, False, zeros, 1, [True, True, True]
-    )
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 class SRResNet(Generator):
