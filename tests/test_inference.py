@@ -1,6 +1,8 @@
 """Upscaling arrays: exact in strips, bounded in memory, in every depth and kind of channels."""
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +137,27 @@ def test_a_memory_limit_is_kept_by_making_tiles(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(upscaler, "_budget", lambda held: 1000)
     with pytest.raises(MemoryError, match=r"raise --max-memory, or lower --overlap"):
         upscaler(image)
+
+
+PEAK = """
+import resource, sys
+import numpy as np
+from esrgan_lit import RRDBNet
+from esrgan_lit.inference import Upscaler
+
+upscaler = Upscaler(RRDBNet(4, 1).eval(), sys.argv[1], "cpu")
+most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+upscaler.max_memory = most() + 180 * 2**20
+upscaler(np.zeros((260, 400, 3), np.uint8))
+print(most() - upscaler.max_memory)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux alone")
+@pytest.mark.parametrize("engine", installed())
+def test_a_process_keeps_its_memory_limit(engine: str) -> None:
+    done = subprocess.run([sys.executable, "-c", PEAK, engine], check=True, capture_output=True, text=True)
+    assert -(120 * 2**20) < int(done.stdout) <= 0  # kept, and a third of it used at least
 
 
 def test_out_of_memory_takes_less_at_a_time_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

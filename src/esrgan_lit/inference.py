@@ -6,10 +6,12 @@ margin, and where the trunk's own working memory is too much, each of its blocks
 gives the pixels of the whole image. Only where even the features do not fit are there tiles, which overlap.
 """
 
+import ctypes
 import importlib.metadata
 import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -58,11 +60,15 @@ Region = tuple[int, int, int, int]  # top, bottom, left and right in low-resolut
 
 
 class Plan(NamedTuple):
-    """How an image or a tile is computed, and the most bytes that it will take beside its input and output."""
+    """How an image or a tile is computed, and the most bytes that it will take beside its input and output.
+
+    It is tight where that is more than half of what there is.
+    """
 
     trunk_rows: int
     finish_rows: int
     bytes: int
+    tight: bool = False
 
 
 def upscale(image: np.ndarray, generator: Generator) -> np.ndarray:
@@ -182,7 +188,8 @@ class Upscaler:
         budget = self._budget(low_res + output)
         step = self.generator.unshuffle
         plan = self._plan(_round_up(height, step), _round_up(width, step), budget)
-        return self._in_use() + low_res + output + (plan.bytes if plan else max(0, budget))
+        computing = plan.bytes if plan else max(0, budget)
+        return self._in_use() + low_res + output + self._engine.preparation_bytes + computing
 
     def _with_alpha(self, pixels: np.ndarray, progress: Progress) -> np.ndarray:
         """Colours count as far as they are seen: they are enlarged times their alpha, and divided by it afterwards."""
@@ -279,9 +286,12 @@ class Upscaler:
         step = self.generator.unshuffle
         if max(bottom - top, right - left) < 2 * SMALLEST_TILE:
             least = self._least(bottom - top + 2 * self.overlap, right - left + 2 * self.overlap)
+            taken = self._in_use() + self._engine.preparation_bytes
+            lighter = "" if self._engine.name == "torch" else ", or take --engine torch, whose weights are the smallest"
             raise MemoryError(
                 f"a tile of {right - left}×{bottom - top} with an overlap of {self.overlap} takes {least / _MIB:.0f} "
-                f"MiB, and {max(0, budget) / _MIB:.0f} MiB are left for it; raise --max-memory, or lower --overlap"
+                f"MiB, and {max(0, budget) / _MIB:.0f} MiB are left for it beside {taken / _MIB:.0f} MiB of programs "
+                f"and weights; raise --max-memory, or lower --overlap{lighter}"
             )
         if bottom - top >= right - left:
             middle = top + _round_up((bottom - top) // 2, step)
@@ -299,14 +309,15 @@ class Upscaler:
         height, width = (side // step for side in tile.shape[-2:])
         group = count if plan.trunk_rows >= height and height * width <= _ONE_PART_PIXELS else 1
         in_trunk = _trunk_share(self.generator)
+        frugal = _giving_back if plan.tight and engine.device.type == "cpu" else lambda function: function
         features = _head_in_strips(engine, tile, plan.finish_rows * step, step)
         for first in range(0, count, group):
-            blocks = engine.blocks(first, first + group)
+            blocks = frugal(engine.blocks(first, first + group))
             reach = block_reach(self.generator) * group
             features = in_strips(
                 blocks, features, reach, plan.trunk_rows, lambda part: account.add(part * in_trunk * group / count)
             )
-        finish, margin = engine.finish(), 1 + self.generator.tail_reach
+        finish, margin = frugal(engine.finish()), 1 + self.generator.tail_reach
         rows = even_rows(height, plan.finish_rows)
         for start in range(0, height, rows):
             end = min(start + rows, height)
@@ -346,7 +357,7 @@ class Upscaler:
         size = engine.dtype.itemsize
         in_blocks, in_finish = (floats * size * width for floats in engine.working_floats)  # bytes a row
         features = self.generator.architecture["width"] * size * height * width
-        left = budget - features - engine.preparation_bytes
+        left = budget - features
         margin = 2 * (1 + self.generator.tail_reach)
         finish_rows = min(height, max(8, int(min(_FINISH_TARGET, max(left, 0)) // in_finish) - margin))
         reach = block_reach(self.generator)
@@ -359,7 +370,8 @@ class Upscaler:
         finish = in_finish * min(height, finish_rows + margin)
         if max(trunk, finish) > left:
             return None
-        return Plan(trunk_rows, finish_rows, int(features + max(trunk, finish) + engine.preparation_bytes))
+        most = int(features + max(trunk, finish))
+        return Plan(trunk_rows, finish_rows, most, most > budget // 2)
 
     def _least(self, height: int, width: int) -> int:
         """Bytes of the most frugal plan."""
@@ -383,8 +395,9 @@ class Upscaler:
         return psutil.Process().memory_info().rss
 
     def _budget(self, held: int) -> int:
-        """Bytes left for computing, when ``held`` are yet to be allocated for input and output."""
+        """Bytes left for computing, when ``held`` are yet to be allocated for input and output, and the weights."""
         device = self._engine.device
+        held += self._engine.preparation_bytes
         if self.max_memory is not None:
             return self.max_memory - self._in_use() - (held if device.type != "cuda" else 0)
         if device.type == "cuda":
@@ -636,6 +649,21 @@ def _head_in_strips(engine: Engine, tile: Tensor, rows: int, step: int) -> Tenso
         features[:, :, start // step : end // step] = strip[:, :, (start - above) // step : (end - above) // step]
     assert features is not None
     return features
+
+
+def _giving_back(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same, and what it has freed is the system's again: glibc's allocator keeps much of it for each thread."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is None:
+        return function
+
+    def run(*inputs: Tensor) -> Tensor:
+        trim(0)
+        result = function(*inputs)
+        trim(0)
+        return result
+
+    return run
 
 
 def _to_planes(pixels: np.ndarray) -> Tensor:
