@@ -9,13 +9,14 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from esrgan_lit import Discriminator, PsnrStage
 from esrgan_lit.data.pairs import Pair
 from esrgan_lit.diagnosis import NonFiniteLossError
 from esrgan_lit.losses import StandardLoss
-from esrgan_lit.optimization import StepOptions
+from esrgan_lit.optimization import Descent, StepOptions
 from test_stages import ADAM, SCHEDULE, STEPS, assert_same, fit, pairs, small_gan, small_generator
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*defined a `validation_step`")
@@ -157,23 +158,67 @@ def test_bf16_trains_with_logits_and_statistics_in_float32() -> None:
         assert all(not torch.equal(a, b) for a, b in zip(*(n.parameters() for n in networks), strict=True))
 
 
-def fit_in(precision: Any, stage: L.LightningModule) -> L.Trainer:
+def fit_in(precision: Any, stage: L.LightningModule, **settings: Any) -> L.Trainer:
     from torch.utils.data import DataLoader
 
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = L.Trainer(accelerator="auto", precision=precision, max_steps=STEPS, enable_model_summary=False, **quiet)
+    settings = {"accelerator": "auto", "precision": precision, **quiet, **settings}
+    trainer = L.Trainer(max_steps=STEPS, enable_model_summary=False, **settings)
     trainer.fit(stage, DataLoader(pairs(), batch_size=None))
     return trainer
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def fit_in_fp16(stage: L.LightningModule, growth_interval: int = 2000, scale: float = 0.25) -> torch.amp.GradScaler:
+    """On a CPU too, where Lightning has fp16 only when it is handed the plugin."""
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    scaler = torch.amp.GradScaler(place, init_scale=scale, growth_interval=growth_interval)
+    fit_in(None, stage, plugins=[MixedPrecision("16-mixed", place, scaler)])
+    return scaler
+
+
 @pytest.mark.parametrize("optimizers", [FUSED, PLAIN], ids=["fused", "plain"])
 def test_fp16_scales_and_unscales_both_networks(optimizers: dict) -> None:
     half, whole = small_gan(**optimizers), small_gan(**optimizers)
-    fit_in("16-mixed", half)
+    start = copy.deepcopy(half)
+    dtypes: dict[str, torch.dtype] = {}
+    half.discriminator.register_forward_hook(lambda *call: dtypes.update(logits=call[-1].dtype))
+    half.generator.register_forward_hook(lambda *call: dtypes.update(image=call[-1].dtype))
+    fit_in_fp16(half)
     fit_in("32-true", whole)
-    for ours, theirs in zip(half.parameters(), whole.parameters(), strict=True):
+    assert dtypes == {"logits": torch.float32, "image": torch.float16}
+    assert half.skipped.tolist() == [0, 0]
+    for ours, theirs, before in zip(half.parameters(), whole.parameters(), start.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=0)
+        assert not ours.requires_grad or not torch.equal(ours, before)
+
+
+@pytest.mark.parametrize("optimizers", [FUSED, PLAIN], ids=["fused", "plain"])
+def test_a_scale_that_changes_between_both_steps_changes_nothing(
+    optimizers: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scaler is updated after each step, and both networks' gradients are there before the first."""
+    norms: dict[Any, list[float]] = {}
+    step = Descent.step
+
+    def noting(self: Descent, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        norm, skipped = step(self, *arguments, **options)
+        norms.setdefault(self.stage, []).append(float(norm))
+        return norm, skipped
+
+    monkeypatch.setattr(Descent, "step", noting)
+    growing, steady = small_gan(**optimizers), small_gan(**optimizers)
+    assert fit_in_fp16(growing, growth_interval=1, scale=2.0**-8).get_scale() == 2.0 ** (2 * STEPS - 8)
+    assert fit_in_fp16(steady, scale=2.0**-8).get_scale() == 2.0**-8
+    assert norms[growing][:2] == norms[steady][:2]  # G's and D's of the first iteration
+
+
+def test_a_step_that_overflows_in_fp16_is_skipped_and_lowers_the_scale() -> None:
+    stage = small_gan(**FUSED)
+    before = trained(copy.deepcopy(stage))
+    assert fit_in_fp16(stage, scale=2.0**60).get_scale() < 2.0**60
+    assert stage.skipped[0] == STEPS
+    for name, value in trained(stage).items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("batch_norm", ["global", "per_rank", "none"])

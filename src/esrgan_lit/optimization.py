@@ -81,6 +81,7 @@ class Descent:
         """Add the loss of one part of the batch; with the last, averaging over the ranks starts in the background."""
         # A loss that is not finite may have finite gradients (L1 of an infinite output); make them NaN, on every rank.
         loss = loss * torch.where(loss.detach().isfinite(), 1 / self.options.accumulate, torch.nan)
+        self.scale = self._loss_scale()
         loss = self.trainer.precision_plugin.pre_backward(loss, self.stage)  # scales it under fp16
         gradients = list(torch.autograd.grad(loss, self.parameters, retain_graph=retain_graph))
         if self.gradients:
@@ -107,10 +108,11 @@ class Descent:
         """
         if self._averaging is not None:
             self._averaging.wait()
+        scale = self._loss_scale()
+        if scale != self.scale:  # the other network's step has changed it, and gradients are divided by what it is now
+            self.gradients = [gradient * (scale / self.scale) for gradient in self.gradients]
         norm = get_total_norm(self.gradients)
         skipped = ~norm.isfinite()
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # fp16's: gradients and norm are scaled by it
-        scale = 1.0 if scaler is None else scaler.get_scale()
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
         if self.options.clip_norm is not None:
@@ -118,7 +120,7 @@ class Descent:
         if getattr(optimizer.optimizer, "_step_supports_amp_scaling", False):
             # Fused optimizers decide on the device, as they do for a GradScaler, and the host need not wait.
             optimizer.optimizer.found_inf = skipped.float()  # pyright: ignore[reportAttributeAccessIssue]
-        elif scaler is None and skipped:
+        elif self._scaler is None and skipped:
             self._forget()  # the step goes on without gradients, and does nothing
         if counted:
             optimizer.step()
@@ -126,6 +128,14 @@ class Descent:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
         self._forget()
         return norm / scale, skipped
+
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def _loss_scale(self) -> float:
+        """What losses, gradients and norms are multiplied by under fp16."""
+        return 1.0 if self._scaler is None else self._scaler.get_scale()
 
     def _forget(self) -> None:
         for parameter in self.parameters:
