@@ -17,7 +17,7 @@ import gc
 import json
 import math
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -167,12 +167,19 @@ def measure_memory(weights: Path, name: str, height: str, width: str, limit: int
         def run() -> None:
             upscaler(pixels)
 
-    rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rest = most_taken()
     start = time.perf_counter()
     run()
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = most_taken()
     print(json.dumps({"rest": rest, "predicted": predicted, "peak": peak, "seconds": seconds}))
+
+
+def most_taken() -> float:
+    """Most MiB that this process has taken; Linux's ru_maxrss would begin with those of the process that started it."""
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / 1024
 
 
 def centres(paths: list[Path], side: int) -> list[np.ndarray]:
