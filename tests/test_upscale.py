@@ -185,7 +185,7 @@ def test_refusals(photograph_folder: Path, tmp_path: Path, run: Callable[..., No
         pytest.raises(SystemExit, match="another esrgan-upscale writes to"),
     ):
         run(photograph_folder, *out, "--format", "same")
-    for option in (["--outscale", "0"], ["--max-memory", "much"], ["--quality", "0"]):
+    for option in (["--outscale", "0"], ["--max-memory", "much"], ["--max-memory", "1200"], ["--quality", "0"]):
         with pytest.raises(SystemExit, match="2"):
             run(photograph_folder, *out, *option)
     assert not files(tmp_path / "out")

@@ -201,8 +201,7 @@ class GraphEngine:
 
     @property
     def preparation_bytes(self) -> int:
-        weights = sum(parameter.numel() * parameter.itemsize for parameter in self.generator.parameters())
-        return 0 if self._parts else int(weights * _WORKING[self.name][2])
+        return 0 if self._parts else prepared_bytes(self.name, self.generator)
 
     def head(self, low_res: Tensor) -> Tensor:
         return head_of(self.generator, low_res)
@@ -226,6 +225,12 @@ class GraphEngine:
             features, head = graph.input(width), graph.input(width)
             self._parts["finish"] = graph.built(draw_finish(graph, features, head, self.generator))
         return self._parts["finish"]
+
+
+def prepared_bytes(name: EngineName, generator: Generator) -> int:
+    """Bytes that an engine's own form of a generator's weights takes beside the generator."""
+    weights = sum(parameter.numel() * parameter.itemsize for parameter in generator.parameters())
+    return int(weights * _WORKING[name][2]) if name in _WORKING else 0
 
 
 @cache

@@ -33,6 +33,7 @@ from esrgan_lit.engines import (
     image_skip_of,
     installed,
     make_engine,
+    prepared_bytes,
 )
 from esrgan_lit.files import cache_folder, write_whole
 from esrgan_lit.networks import Generator
@@ -51,6 +52,7 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OVERLAP = 64
 SMALLEST_TILE = 32
 _MIB = 2**20
+_SPARE = 24 * _MIB  # allocators keep more or less of what is freed, from run to run
 _FINISH_TARGET = 128 * _MIB  # strips of the tail are no faster with more
 # Smaller images go through all blocks as one graph, which is up to 1.4 times as fast; larger ones show their progress.
 _ONE_PART_PIXELS = 512**2
@@ -397,7 +399,7 @@ class Upscaler:
     def _budget(self, held: int) -> int:
         """Bytes left for computing, when ``held`` are yet to be allocated for input and output, and the weights."""
         device = self._engine.device
-        held += self._engine.preparation_bytes
+        held += self._engine.preparation_bytes + _SPARE
         if self.max_memory is not None:
             return self.max_memory - self._in_use() - (held if device.type != "cuda" else 0)
         if device.type == "cuda":
@@ -443,10 +445,9 @@ def fastest(generator: Generator, side: int = 64, max_memory: int | None = None)
     engines: dict[EngineName, Engine] = {}
     allowed = (max_memory - psutil.Process().memory_info().rss if max_memory is not None else free_memory()) // 2
     for name in installed():
-        engine = make_engine(name, generator)
-        allowed -= engine.preparation_bytes
+        allowed -= prepared_bytes(name, generator)
         if allowed > 0 or name == "torch":
-            engines[name] = engine
+            engines[name] = make_engine(name, generator)
     if len(engines) == 1:
         return "torch"
     versions = {name: _version(name) for name in ("esrgan_lit", *engines)}

@@ -282,7 +282,10 @@ def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if not match:
         raise argparse.ArgumentTypeError(f"{text} is no amount of memory; use for example 8G or 500M")
-    return int(float(match[1]) * _UNITS[match[2]])
+    amount = int(float(match[1]) * _UNITS[match[2]])
+    if not match[2] and amount < _UNITS["m"]:
+        raise argparse.ArgumentTypeError(f"{text} means bytes, which are too few for any network; add a unit: {text}M")
+    return amount
 
 
 def _final_size(text: str) -> FinalSize:
