@@ -81,7 +81,7 @@ class Descent:
         """Add the loss of one part of the batch; with the last, averaging over the ranks starts in the background."""
         # A loss that is not finite may have finite gradients (L1 of an infinite output); make them NaN, on every rank.
         loss = loss * torch.where(loss.detach().isfinite(), 1 / self.options.accumulate, torch.nan)
-        self.scale = self._loss_scale()
+        self.scale = self._loss_scale()  # the same for all parts
         loss = self.trainer.precision_plugin.pre_backward(loss, self.stage)  # scales it under fp16
         gradients = list(torch.autograd.grad(loss, self.parameters, retain_graph=retain_graph))
         if self.gradients:
@@ -109,33 +109,30 @@ class Descent:
         if self._averaging is not None:
             self._averaging.wait()
         scale = self._loss_scale()
-        if scale != self.scale:  # the other network's step has changed it, and gradients are divided by what it is now
-            self.gradients = [gradient * (scale / self.scale) for gradient in self.gradients]
-        norm = get_total_norm(self.gradients)
+        if isinstance(scale, Tensor):  # the other network's step may have changed it; it divides by what it is now
+            torch._foreach_mul_(self.gradients, scale / self.scale)  # pyright: ignore[reportPrivateImportUsage]
+        norm = get_total_norm(self.gradients) / scale
         skipped = ~norm.isfinite()
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
         if self.options.clip_norm is not None:
-            clip_grads_with_norm_(self.parameters, self.options.clip_norm * scale, norm)
+            clip_grads_with_norm_(self.parameters, self.options.clip_norm, norm)
         if getattr(optimizer.optimizer, "_step_supports_amp_scaling", False):
             # Fused optimizers decide on the device, as they do for a GradScaler, and the host need not wait.
             optimizer.optimizer.found_inf = skipped.float()  # pyright: ignore[reportAttributeAccessIssue]
-        elif self._scaler is None and skipped:
+        elif not isinstance(scale, Tensor) and skipped:
             self._forget()  # the step goes on without gradients, and does nothing
         if counted:
             optimizer.step()
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
         self._forget()
-        return norm / scale, skipped
+        return norm, skipped
 
-    @property
-    def _scaler(self) -> torch.amp.GradScaler | None:
-        return getattr(self.trainer.precision_plugin, "scaler", None)
-
-    def _loss_scale(self) -> float:
-        """What losses, gradients and norms are multiplied by under fp16."""
-        return 1.0 if self._scaler is None else self._scaler.get_scale()
+    def _loss_scale(self) -> Tensor | float:
+        """What fp16's scaler multiplies losses by, still on the device, for the host must not wait; else 1."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else scaler.scale(torch.ones((), device=self.stage.device))
 
     def _forget(self) -> None:
         for parameter in self.parameters:
