@@ -96,6 +96,15 @@ def test_generator_keeps_a_third_of_the_memory_for_backward(monkeypatch: pytest.
     assert ours <= 0.35 * kept(network)
 
 
+def test_a_dense_blocks_skip_alone_has_its_gradient() -> None:
+    block = ResidualDenseBlock(8, 4)
+    x = torch.rand(1, 8, 5, 6, requires_grad=True)
+    block.with_skip(x)[0].sum().backward()
+    assert x.grad is not None
+    assert (x.grad == 1).all()
+    assert all(parameter.grad is None for parameter in block.parameters())
+
+
 def test_autocast_gives_gradients_in_float32() -> None:
     network = rough(RRDBNet(4, 1, 8, 4))
     with torch.autocast("cpu", torch.bfloat16):

@@ -216,8 +216,10 @@ class _DenseBlock(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_skips: Tensor | None, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, of_skips: Tensor | None, gradient: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         seen, *inner, weight = ctx.saved_tensors
+        if gradient is None:  # only the skip was used
+            return of_skips, *[None] * (2 * len(inner) + 2)
         # Each convolution's share of the gradient at what was seen. Those of a group of channels are summed up just
         # before the sum is used, while it is in the cache.
         share, *gradients = _conv_backward(0.2 * gradient, seen, weight)
