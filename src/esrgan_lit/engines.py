@@ -117,12 +117,14 @@ def make_engine(
     elif name not in installed():
         raise ValueError(f"engine {name} is not installed; get it with: pip install 'esrgan_lit[{name}]'")
     device = device or torch.device("cpu")
+    _load("torch")  # computes every engine's first convolution
     if name == "torch":
         return TorchEngine(generator, device, dtype, compiled)
     if device.type != "cpu" or dtype != torch.float32 or compiled:
         raise ValueError(
             f"engine {name} computes in float32 on the CPU here, not in {dtype} on {device}; use --engine torch"
         )
+    _load(name)
     return GraphEngine(name, generator)
 
 
@@ -133,7 +135,6 @@ class TorchEngine:
     preparation_bytes = 0
 
     def __init__(self, generator: Generator, device: torch.device, dtype: torch.dtype, compiled: bool) -> None:
-        _load("torch")
         self.device, self.dtype = device, dtype
         self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
         self.generator.to(device, dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -188,8 +189,6 @@ class GraphEngine:
 
     def __init__(self, name: EngineName, generator: Generator) -> None:
         self.name: EngineName = name
-        _load("torch")  # computes the first convolution
-        _load(name)
         self.generator = copy.deepcopy(generator).cpu().float().eval().requires_grad_(False)
         self._parts: dict[tuple[int, int] | str, Callable[..., Tensor]] = {}
 

@@ -653,16 +653,14 @@ def _head_in_strips(engine: Engine, tile: Tensor, rows: int, step: int) -> Tenso
 
 
 def _giving_back(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same, and what it has freed is the system's again: glibc's allocator keeps much of it for each thread."""
+    """The same, after what was freed is the system's again: glibc's allocator keeps much of it for each thread."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is None:
         return function
 
     def run(*inputs: Tensor) -> Tensor:
         trim(0)
-        result = function(*inputs)
-        trim(0)
-        return result
+        return function(*inputs)
 
     return run
 

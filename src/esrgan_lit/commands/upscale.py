@@ -284,7 +284,7 @@ def _bytes(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text} is no amount of memory; use for example 8G or 500M")
     amount = int(float(match[1]) * _UNITS[match[2]])
     if not match[2] and amount < _UNITS["m"]:
-        raise argparse.ArgumentTypeError(f"{text} means bytes, which are too few for any network; add a unit: {text}M")
+        raise argparse.ArgumentTypeError(f"{text} means bytes, too few for any network; add a unit: {match[1]}M")
     return amount
 
 
