@@ -18,10 +18,11 @@ from torch import Tensor
 from tqdm import trange
 
 from esrgan_lit import Discriminator, RRDBNet, imresize
-from esrgan_lit.checkpoints import distance
-from esrgan_lit.data.images import list_images, read_image
-from esrgan_lit.inference import to_batch
-from esrgan_lit.losses import RelativisticAverageLoss
+from esrgan_lit.images.levels import to_batch
+from esrgan_lit.images.listing import list_images
+from esrgan_lit.images.reading import read_image
+from esrgan_lit.losses.adversarial import RelativisticAverageLoss
+from esrgan_lit.weights.interpolate import distance
 
 CROP = 32
 

@@ -28,10 +28,12 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from esrgan_lit.data.images import list_images, survey
-from esrgan_lit.data.module import StepSampler, ThreadedLoader
-from esrgan_lit.data.pairs import CropDataset, Degradation, make_pairs
-from esrgan_lit.data.store import Store, pack
+from esrgan_lit.data.crops import CropDataset, make_pairs
+from esrgan_lit.data.loading import StepSampler, ThreadedLoader
+from esrgan_lit.data.packed import Store, pack
+from esrgan_lit.data.photographs import survey
+from esrgan_lit.degradations.bicubic import Degradation
+from esrgan_lit.images.listing import list_images
 from esrgan_lit.resize import imresize
 
 CROP, SCALE, BATCH = 128, 4, 16

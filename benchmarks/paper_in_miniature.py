@@ -41,22 +41,26 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from tqdm import tqdm
 
-from esrgan_lit.data.images import Photograph, list_images, read_image, save_image, survey
-from esrgan_lit.data.pairs import Degradation, crop_to_multiple
-from esrgan_lit.data.store import pack
+from esrgan_lit.data.packed import pack
+from esrgan_lit.data.photographs import Photograph, survey
+from esrgan_lit.degradations.bicubic import Degradation, crop_to_multiple
+from esrgan_lit.evaluation.evaluate import evaluate
 from esrgan_lit.evaluation.methods import BICUBIC, Runner, bicubic, network, sweep
-from esrgan_lit.evaluation.report import SetReport, markdown_table, write_csv
-from esrgan_lit.evaluation.run import evaluate
-from esrgan_lit.evaluation.testsets import TestSet, open_sets
-from esrgan_lit.files import write_whole
-from esrgan_lit.inference import to_batch
-from esrgan_lit.interruption import find_fault
-from esrgan_lit.losses import PerceptualLoss, vgg_layers
-from esrgan_lit.metrics import luma
-from esrgan_lit.niqe import BLOCK
-from esrgan_lit.plots import places_of_difference, pyplot, save_figure
-from esrgan_lit.runs import logs_in, read_curves
-from esrgan_lit.scores import Metric, MetricOptions, MetricUnavailableError, file_digest, make_metric
+from esrgan_lit.evaluation.test_sets import TestSet, open_sets
+from esrgan_lit.files import file_digest, write_whole
+from esrgan_lit.images.levels import to_batch
+from esrgan_lit.images.listing import list_images
+from esrgan_lit.images.reading import read_image
+from esrgan_lit.images.writing import save_image
+from esrgan_lit.losses.perceptual import PerceptualLoss, vgg_layers
+from esrgan_lit.metrics.fidelity import luma
+from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
+from esrgan_lit.metrics.niqe import BLOCK
+from esrgan_lit.metrics.registry import make_metric
+from esrgan_lit.reports.evaluation import SetReport, markdown_table, write_csv
+from esrgan_lit.reports.plots import places_of_difference, pyplot, save_figure
+from esrgan_lit.reports.runs import logs_in, read_curves
+from esrgan_lit.training.checkpointing import find_fault
 
 SCALE = 4
 HELD_OUT_EVERY = 8

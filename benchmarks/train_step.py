@@ -38,12 +38,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from esrgan_lit import Discriminator, GanStage, PsnrStage, RRDBNet
-from esrgan_lit.data.pairs import Pair
-from esrgan_lit.losses import PerceptualLoss, RelativisticAverageLoss
-from esrgan_lit.networks import ResidualDenseBlock
-from esrgan_lit.optimization import Statistics, StepOptions, keep_freed_memory
-from esrgan_lit.stages import LossWeights, Stage
-from esrgan_lit.train import NOISE
+from esrgan_lit.data.pairing import Pair
+from esrgan_lit.losses.adversarial import RelativisticAverageLoss
+from esrgan_lit.losses.perceptual import PerceptualLoss
+from esrgan_lit.networks.dense_block import ResidualDenseBlock
+from esrgan_lit.training.optimizer_step import Statistics, StepOptions, keep_freed_memory
+from esrgan_lit.training.stages import LossWeights, Stage
+from esrgan_lit.training.trainer import NOISE
 
 SCHEDULE = partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[50_000], gamma=0.5)
 WEIGHTS = LossWeights(pixel=1e-2, perceptual=1.0, adversarial=5e-3)

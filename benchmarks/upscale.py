@@ -31,9 +31,10 @@ import torch
 from PIL import Image
 
 from esrgan_lit import load_generator
-from esrgan_lit.engines import ENGINES, GraphEngine, body_of, draw_block, draw_finish, head_of, installed
-from esrgan_lit.inference import Upscaler, to_image
-from esrgan_lit.networks import Generator
+from esrgan_lit.images.levels import to_image
+from esrgan_lit.inference.engines import ENGINES, GraphEngine, body_of, draw_block, draw_finish, head_of, installed
+from esrgan_lit.inference.upscale import Upscaler
+from esrgan_lit.networks.generator import Generator
 
 MIB = 2**20
 
@@ -113,7 +114,7 @@ def timed(run: Callable[[], object]) -> float:
 
 def whole_graph(name: str, generator: Generator, low_res: torch.Tensor) -> Callable[[], object]:
     """A program with the whole network as one graph; the first convolution, 0.1 % of the work, is left to PyTorch."""
-    from esrgan_lit import engines
+    from esrgan_lit.inference import engines
 
     engine = GraphEngine(name, generator)  # pyright: ignore[reportArgumentType]
     graph = engines._GRAPHS[name]()

@@ -20,13 +20,15 @@ from spandrel import ModelLoader
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from esrgan_lit import load_generator, psnr_y
-from esrgan_lit.checkpoints import WeightsError
-from esrgan_lit.data.images import read_image
-from esrgan_lit.export import SIZES, ExportError, Settings, export_generator
-from esrgan_lit.inference import to_batch, upscale
-from esrgan_lit.layouts import in_layout
 from test_checkpoints import REFUSALS, WRAPPERS, make_refused
+
+from esrgan_lit import load_generator, psnr_y
+from esrgan_lit.images.levels import to_batch
+from esrgan_lit.images.reading import read_image
+from esrgan_lit.inference.upscale import upscale
+from esrgan_lit.weights.export import SIZES, export_generator
+from esrgan_lit.weights.layouts import WeightsError, in_layout
+from esrgan_lit.weights.runtimes import ExportError, Settings
 
 SHARED = Path(__file__).parents[2] / "shared"
 LAYOUTS = ("basicsr", "esrgan", "old")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from conftest import make_photograph
 from esrgan_lit import RRDBNet, load_generator
-from esrgan_lit.train import KEYS, prepare, train
+from esrgan_lit.training.trainer import KEYS, prepare, train
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import paper_in_miniature as miniature
 from paper_in_miniature import ALPHAS, Measured, main
 
-from esrgan_lit.losses import PerceptualLoss
-from esrgan_lit.metrics import luma
+from esrgan_lit.losses.perceptual import PerceptualLoss
+from esrgan_lit.metrics.fidelity import luma
 
 PSNR = dict(zip(ALPHAS, (30.0, 29.9, 29.7, 29.4, 29.0, 28.5), strict=True))
 

@@ -31,7 +31,7 @@ def test_every_configuration_is_in_the_wheel(installed: Path) -> None:
 
 
 def test_the_installed_command_composes_the_papers_experiment_in_any_folder(installed: Path, tmp_path: Path) -> None:
-    code = "import esrgan_lit, esrgan_lit.train as t, sys; print(esrgan_lit.__file__, file=sys.stderr); t.main()"
+    code = "import esrgan_lit, esrgan_lit.cli.train as t, sys; print(esrgan_lit.__file__, file=sys.stderr); t.main()"
     result = subprocess.run(
         [sys.executable, "-c", code, "--cfg", "job", "+experiment=gan_rrdb23"],
         cwd=tmp_path,

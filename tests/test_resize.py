@@ -8,8 +8,8 @@ import torch
 
 from conftest import make_photograph
 from esrgan_lit import imresize
-from esrgan_lit.data.images import read_image
-from esrgan_lit.data.pairs import crop_to_multiple
+from esrgan_lit.degradations.bicubic import crop_to_multiple
+from esrgan_lit.images.reading import read_image
 from esrgan_lit.resize import resize
 
 

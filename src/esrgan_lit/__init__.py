@@ -7,14 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from esrgan_lit.checkpoints import blend, interpolate, load_generator, save_generator
     from esrgan_lit.data.module import PairDataModule
-    from esrgan_lit.export import export_generator
-    from esrgan_lit.inference import upscale
-    from esrgan_lit.metrics import psnr_y, ssim_y
-    from esrgan_lit.networks import Discriminator, RRDBNet, SRResNet
+    from esrgan_lit.inference.upscale import upscale
+    from esrgan_lit.metrics.fidelity import psnr_y, ssim_y
+    from esrgan_lit.networks.discriminator import Discriminator
+    from esrgan_lit.networks.rrdbnet import RRDBNet
+    from esrgan_lit.networks.srresnet import SRResNet
     from esrgan_lit.resize import imresize
-    from esrgan_lit.stages import GanStage, PsnrStage
+    from esrgan_lit.training.stages import GanStage, PsnrStage
+    from esrgan_lit.weights.export import export_generator
+    from esrgan_lit.weights.interpolate import blend, interpolate
+    from esrgan_lit.weights.load import load_generator, save_generator
 
 __all__ = [
     "Discriminator",
@@ -35,21 +38,39 @@ __all__ = [
 ]
 
 _MODULES = {
-    "checkpoints": ("blend", "interpolate", "load_generator", "save_generator"),
     "data.module": ("PairDataModule",),
-    "export": ("export_generator",),
-    "inference": ("upscale",),
-    "metrics": ("psnr_y", "ssim_y"),
-    "networks": ("Discriminator", "RRDBNet", "SRResNet"),
+    "inference.upscale": ("upscale",),
+    "metrics.fidelity": ("psnr_y", "ssim_y"),
+    "networks.discriminator": ("Discriminator",),
+    "networks.rrdbnet": ("RRDBNet",),
+    "networks.srresnet": ("SRResNet",),
     "resize": ("imresize",),
-    "stages": ("GanStage", "PsnrStage"),
+    "training.stages": ("GanStage", "PsnrStage"),
+    "weights.export": ("export_generator",),
+    "weights.interpolate": ("blend", "interpolate"),
+    "weights.load": ("load_generator", "save_generator"),
+}
+
+# What the shipped configurations name, beside the names above: by these names, so that files can move.
+_CONFIGURED = {
+    "data.demo": ("photographs",),
+    "losses.adversarial": ("RelativisticAverageLoss", "StandardLoss"),
+    "losses.perceptual": ("PerceptualLoss",),
+    "metrics.metric": ("MetricOptions",),
+    "training.callbacks": ("Health", "ImagePanels", "StopOnSignal"),
+    "training.checkpointing": ("AtomicCheckpointIO",),
+    "training.optimizer_step": ("StepOptions",),
+    "training.stages": ("LossWeights",),
+    "training.validation": ("Validation",),
+    "training.wandb": ("wandb_logger",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
+    for modules in (_MODULES, _CONFIGURED):
+        for module, names in modules.items():
+            if name in names:
+                return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -26,8 +26,9 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from esrgan_lit.data import fetch as fetching
-from esrgan_lit.data.catalogue import DATASETS, GROUPS, Archive, Dataset
-from esrgan_lit.data.fetch import FetchError, expand, fetch
+from esrgan_lit.data.datasets import DATASETS, GROUPS, Dataset
+from esrgan_lit.data.fetch import expand, fetch
+from esrgan_lit.files import Archive, FetchError
 
 IMAGES = {f"{number:04}.png": os.urandom(40_000) for number in range(3)}  # noise, as incompressible as photographs
 

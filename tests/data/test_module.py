@@ -14,10 +14,12 @@ import torch
 from PIL import Image
 
 from esrgan_lit import PairDataModule, imresize
-from esrgan_lit.data.images import list_images, survey
-from esrgan_lit.data.module import SteadfastLoader, StepSampler, ThreadedLoader
-from esrgan_lit.data.pairs import CropDataset, Degradation
-from esrgan_lit.data.store import pack
+from esrgan_lit.data.crops import CropDataset
+from esrgan_lit.data.loading import SteadfastLoader, StepSampler, ThreadedLoader
+from esrgan_lit.data.packed import pack
+from esrgan_lit.data.photographs import survey
+from esrgan_lit.degradations.bicubic import Degradation
+from esrgan_lit.images.listing import list_images
 
 
 def test_ranks_share_the_global_batch_and_a_resumed_sampler_goes_on() -> None:

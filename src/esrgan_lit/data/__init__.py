@@ -1,1 +1,1 @@
-"""Photographs: finding, checking, packing and fetching them, and making training pairs of them."""
+"""Images → batches of pairs of low and high resolution."""

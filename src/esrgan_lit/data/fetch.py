@@ -23,9 +23,10 @@ from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
-from esrgan_lit.data.catalogue import DATASETS, GROUPS, Archive, Dataset
-from esrgan_lit.data.download import (
+from esrgan_lit.data.datasets import DATASETS, GROUPS, Dataset
+from esrgan_lit.files import (
     CHUNK,
+    Archive,
     FetchError,
     UnavailableError,
     alone,
@@ -35,7 +36,7 @@ from esrgan_lit.data.download import (
     readable_bytes,
     require_space,
 )
-from esrgan_lit.data.images import SUFFIXES
+from esrgan_lit.images.listing import SUFFIXES
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""Evaluation: test sets, methods, scores, and the report on them (``esrgan-evaluate``)."""
+"""Methods on test sets, scored."""

@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from esrgan_lit import pretrained
-from esrgan_lit.checkpoints import WeightsError, interpolate, load_generator
-from esrgan_lit.hub import WEIGHTS
-from esrgan_lit.inference import BACK_PROJECTIONS, BackProjection, back_project, to_batch, to_image
-from esrgan_lit.networks import Generator
+from esrgan_lit.files import file_digest
+from esrgan_lit.images.levels import to_batch, to_image
+from esrgan_lit.inference.back_projection import BACK_PROJECTIONS, BackProjection, back_project
+from esrgan_lit.networks.generator import Generator
+from esrgan_lit.networks.hub import WEIGHTS
 from esrgan_lit.resize import imresize
-from esrgan_lit.scores import file_digest
+from esrgan_lit.weights import releases
+from esrgan_lit.weights.interpolate import interpolate
+from esrgan_lit.weights.layouts import WeightsError
+from esrgan_lit.weights.load import load_generator
 
 BICUBIC = "bicubic"
 
@@ -185,7 +188,7 @@ def _file(source: str | Path) -> Path:
     path = Path(source)
     if path.is_dir():
         return path / WEIGHTS
-    return path if path.is_file() else pretrained.fetch(str(source).lower())
+    return path if path.is_file() else releases.fetch(str(source).lower())
 
 
 class Runner(NamedTuple):

@@ -23,6 +23,7 @@ class Table(NamedTuple):
 
 _Y = "Y channel, 4 border pixels shaved"
 _RGB = "RGB, 4 border pixels shaved"
+
 # RCAN's published Set5 outputs have 30.70 dB on RGB, 0.06 dB above the first of its models, and an SSIM of 0.8711 as
 # MATLAB's function computes it on R, G and B: the list's 0.8559 must be of another form of SSIM.
 _RGB_SSIM = f"{_RGB}; of another form of SSIM than here, by about 0.015 on Set5"

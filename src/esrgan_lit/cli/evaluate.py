@@ -1,0 +1,179 @@
+"""``esrgan-evaluate``: compose a configuration, check everything, evaluate, write the report."""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from esrgan_lit.degradations.bicubic import Degradation
+from esrgan_lit.evaluation.evaluate import evaluate
+from esrgan_lit.evaluation.methods import Method, Runner, bicubic, name_sources, network, sweep
+from esrgan_lit.evaluation.test_sets import TestSet, open_sets
+from esrgan_lit.files import cache_folder, write_whole
+from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
+from esrgan_lit.metrics.registry import make_metric
+from esrgan_lit.reports import evaluation as reporting
+from esrgan_lit.reports.evaluation import SetReport
+from esrgan_lit.reports.evaluation_page import write_evaluation
+from esrgan_lit.reports.plots import pyplot
+
+log = logging.getLogger(__name__)
+
+
+class Plan(NamedTuple):
+    """What is to be evaluated, all of it opened and checked.
+
+    Attributes:
+        sets: on what.
+        methods: what, besides the sets' finished images.
+        sources: method → what it is, of all methods.
+        metrics: what is measured.
+        absent: metric → why it cannot be.
+    """
+
+    sets: list[TestSet]
+    methods: list[Method]
+    sources: dict[str, str]
+    metrics: list[Metric]
+    absent: dict[str, str]
+
+
+def prepare(config: DictConfig) -> Plan:
+    """Open and check everything that a configuration names.
+
+    Raises:
+        ValueError: for what is wrong with it.
+        OSError: for files that are not there.
+        ModuleNotFoundError: when pictures cannot be drawn.
+    """
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
+    pyplot()
+    scale = settings["scale"]
+    degradation = Degradation(scale, settings["boundary"], settings["low_res_form"])
+    degradation.check()
+    names, options = settings["metrics"].pop("names"), MetricOptions(**settings["metrics"])
+    metrics, absent = [], {}
+    for name in names:
+        try:
+            metrics.append(make_metric(name, scale, options))
+        except MetricUnavailableError as error:
+            absent[name] = str(error)
+            log.warning("%s is absent: %s", name, error)
+    if not metrics:
+        raise ValueError("no metric can be had; add one that needs nothing, such as psnr_y, to metrics.names")
+    finished = name_sources(settings["images"])
+    device = torch.device(settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    runner = Runner(scale, device, settings["back_project"])
+    runner.check()
+    methods = open_methods(settings, runner)
+    sources = {method.name: method.source for method in methods}
+    for name in finished:
+        if name in sources:
+            raise ValueError(f"two methods are called {name!r}; name them: images={{NAME: {finished[name]}}}")
+    sets = open_sets(set_settings(settings, finished), degradation, settings["data_root"])
+    if not methods and not finished:
+        raise ValueError(
+            "nothing to evaluate; give weights=FILE, images=FOLDER, sweep.psnr and sweep.gan, or bicubic=true"
+        )
+    return Plan(
+        sets, methods, sources | {name: f"images in {path}" for name, path in finished.items()}, metrics, absent
+    )
+
+
+def set_settings(settings: Mapping[str, Any], finished: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The test sets asked for: those of ``sets`` and the one of ``hr``, each with the finished images."""
+    sets = {name: dict(setting) for name, setting in (settings["sets"] or {}).items()}
+    if settings["hr"] is not None:
+        path = Path(settings["hr"])
+        name = path.parent.name if path.name.upper() in ("HR", "GT") and path.parent.name else path.stem
+        sets[name or "images"] = {"hr": settings["hr"], "lr": settings["lr"]}
+    elif settings["lr"] is not None:
+        raise ValueError(f"lr={settings['lr']} has no hr beside it; give hr=FOLDER, the truths")
+    if not sets:
+        raise ValueError("no test set: give hr=FOLDER, or +benchmark=set5, or +benchmark=[set5,set14]")
+    for name, setting in sets.items():
+        unknown = setting.keys() - {"hr", "lr", "catalogue", "finished"}
+        if unknown or not (setting.get("hr") or setting.get("catalogue")):
+            raise ValueError(
+                f"sets.{name} is {setting}; it takes hr: FOLDER or catalogue: NAME, and optionally lr: FOLDER"
+            )
+        setting["finished"] = {**finished, **(setting.get("finished") or {})}
+    return sets
+
+
+def open_methods(settings: Mapping[str, Any], runner: Runner) -> list[Method]:
+    """Bicubic, the weights and the sweep, as far as they are asked for."""
+    methods = [bicubic(runner.scale)] if settings["bicubic"] else []
+    methods += [network(name, path, runner) for name, path in name_sources(settings["weights"]).items()]
+    ends = settings["sweep"]["psnr"], settings["sweep"]["gan"]
+    if any(ends):
+        if not all(ends):
+            raise ValueError("a sweep needs both ends: sweep.psnr=FILE sweep.gan=FILE")
+        methods += sweep(*ends, settings["sweep"]["alphas"], runner, settings["sweep"]["by"])
+    names = [method.name for method in methods]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two methods are called {twice[0]!r}; name them: weights={{NAME: FILE, …}}")
+    return methods
+
+
+def run(config: DictConfig, plan: Plan) -> Path:
+    """Evaluate and write everything; returns the folder."""
+    folder = Path(config.output_dir)
+    cache = Path(config.cache) if config.cache else cache_folder() / "evaluation"
+    results = evaluate(plan.sets, plan.methods, plan.metrics, cache, config.workers or os.cpu_count() or 1)
+    reports = [SetReport(test_set, results, plan.metrics) for test_set in plan.sets]
+    reporting.write_csv(reports, folder / "results.csv")
+    write_whole(folder / "results.md", reporting.markdown(reports, plan.absent, plan.sources))
+    print_tables(reports, plan)
+    shown, planes = {}, {}
+    for report in reports:
+        name = report.test_set.name
+        shown[name] = [reporting.show(report, case, config.crops, config.crop) for case in report.test_set.cases]
+        reporting.write_pictures(report, shown[name], folder / "pictures")
+        plane = folder / f"plane_{name}.png"
+        missing = reporting.draw_plane(report, plane)
+        if missing:
+            log.warning("%s: %s", name, missing)
+        else:
+            planes[name] = plane.with_suffix(".svg").read_text(encoding="utf-8")
+    page = folder / "index.html"
+    write_evaluation(reports, shown, planes, plan.absent, plan.sources, config.page_megabytes, page)
+    for what in ("results.csv", "results.md", "pictures", *(f"plane_{name}.png" for name in planes), "index.html"):
+        print(f"{folder / what}")
+    return folder
+
+
+def print_tables(reports: list[SetReport], plan: Plan) -> None:
+    """Print the figures of each set, what is to be said on them, and what they mean."""
+    for report in reports:
+        print(f"\n{report.test_set.name}: {len(report.results)} images; {report.test_set.origin}")
+        print(reporting.text_table(report))
+        for line in (*report.regions, *report.notes):
+            print(f"  {line}")
+    print()
+    for metric in plan.metrics:
+        print(f"{metric.title}: {metric.protocol}")
+    for name, reason in plan.absent.items():
+        print(f"{name} is absent: {reason}")
+    print("* best of its column\n")
+
+
+@hydra.main(version_base="1.3", config_path="pkg://esrgan_lit.conf", config_name="evaluate")
+def main(config: DictConfig) -> None:
+    """Entry point of ``esrgan-evaluate``."""
+    try:
+        plan = prepare(config)
+        run(config, plan)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.exit(f"esrgan-evaluate: {error}")
+    except KeyboardInterrupt:
+        sys.exit("esrgan-evaluate: stopped; the same command goes on from here")

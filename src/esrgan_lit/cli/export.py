@@ -1,0 +1,45 @@
+"""``esrgan-export``: weights for other programs."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from esrgan_lit.cli.interpolate import WEIGHTS_HELP, refuse_existing
+from esrgan_lit.weights.export import TARGETS, export_generator, files_of
+from esrgan_lit.weights.layouts import LAYOUTS
+from esrgan_lit.weights.load import load_generator
+from esrgan_lit.weights.runtimes import ExportError, Settings
+
+
+def export_main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``esrgan-export``."""
+    parser = argparse.ArgumentParser(
+        "esrgan-export",
+        description="Write a generator for other programs, run what was written, and compare it with PyTorch.",
+        epilog=f"The target's name says what is written: {', '.join(TARGETS)} (slim weights, BasicSR's, ONNX, "
+        "TorchScript, torch.export, ncnn, OpenVINO).",
+    )
+    parser.add_argument("checkpoint", help=WEIGHTS_HELP)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file to write; its suffix says what")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, default="basicsr", help="names of the tensors in .pth and .safetensors"
+    )
+    parser.add_argument("--half", action="store_true", help="half precision, half the size")
+    parser.add_argument("--without-ema", action="store_true", help="the last weights rather than the averaged ones")
+    parser.add_argument("--licence", help="of the weights, for the file's metadata")
+    parser.add_argument("--training-data", help="for the file's metadata, where the checkpoint does not say it")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    options = parser.parse_args(arguments)
+    given = {"licence": options.licence, "training_data": options.training_data}
+    settings = Settings(options.layout, options.half, {key: value for key, value in given.items() if value})
+    try:
+        if options.output.suffix in TARGETS:  # other names are refused below
+            refuse_existing(files_of(options.output), options.overwrite)
+        generator = load_generator(options.checkpoint, ema=not options.without_ema)
+        exported = export_generator(generator, options.output, settings)
+    except (ValueError, OSError, ImportError, ExportError) as error:
+        sys.exit(f"esrgan-export: {error}")
+    print(", ".join(map(str, exported.files)))
+    sizes = ", ".join(f"{height}×{width}: {value:.2g}" for (height, width), value in exported.differences.items())
+    print(f"largest difference from PyTorch (outputs are 0 … 1) at {sizes}")

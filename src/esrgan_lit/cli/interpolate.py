@@ -1,0 +1,149 @@
+"""``esrgan-interpolate``: blends of several networks' weights."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from esrgan_lit.images.listing import list_images
+from esrgan_lit.images.reading import read_image
+from esrgan_lit.images.writing import save_image
+from esrgan_lit.inference.upscale import upscale
+from esrgan_lit.networks.generator import Generator
+from esrgan_lit.weights.export import header
+from esrgan_lit.weights.interpolate import UNRELATED, blend, distance
+from esrgan_lit.weights.load import load_generator, save_generator
+
+WEIGHTS_HELP = "checkpoint, weights, or a release's name such as esrgan_x4"
+
+
+def interpolate_main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``esrgan-interpolate``."""
+    parser = argparse.ArgumentParser(
+        "esrgan-interpolate",
+        description="Blend generators' weights: (1 - alpha) * FIRST + alpha * SECOND, or any number by --weights.",
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"PSNR network, then GAN network: {WEIGHTS_HELP}")
+    amount = parser.add_mutually_exclusive_group(required=True)
+    amount.add_argument("--alpha", type=_numbers, help="0 is the first network, 1 the second; several: 0.2,0.5,0.8")
+    amount.add_argument("--weights", type=_numbers, help="of each network, with sum 1: 0.2,0.3,0.5")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="NAME.safetensors; with several alphas NAME-ALPHA.safetensors"
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGE",
+        help="draw blended networks above blended images for these (NAME-images)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    options = parser.parse_args(arguments)
+    try:
+        blends = plan_blends(len(options.models), options.alpha, options.weights, options.output)
+        refuse_existing(list(blends), options.overwrite)
+        photographs = list_images(options.images, "--images") if options.images else []
+        generators = [load_generator(model) for model in options.models]
+        blended = {path: blend(generators, weights) for path, weights in blends.items()}
+    except (ValueError, OSError) as error:
+        sys.exit(f"esrgan-interpolate: {error}")
+    for position, other in enumerate(generators[1:], start=1):
+        apart = distance(generators[0], other)
+        if apart > UNRELATED:
+            print(
+                f"esrgan-interpolate: warning: {options.models[0]} and {options.models[position]} do not seem to share "
+                f"an ancestor: the distance of their weights is {apart:.2f} of their size (0: equal, 1: independent; "
+                f"fine-tuned ones stay below {UNRELATED}). What lies between them is probably no useful network",
+                file=sys.stderr,
+            )
+    try:
+        for path, network in blended.items():
+            shares = zip(options.models, blends[path], strict=True)
+            origin = ", ".join(f"{weight:g} · {Path(model).name}" for model, weight in shares)
+            save_generator(network, path, header(network, {"blend": origin}))
+            print(path)
+        if photographs:
+            folder = options.output.with_name(f"{options.output.stem}-images")
+            draw_interpolations(photographs, generators, list(blends.values()), list(blended.values()), folder)
+            print(folder)
+    except OSError as error:
+        sys.exit(f"esrgan-interpolate: {error}")
+
+
+def plan_blends(
+    models: int, alphas: Sequence[float] | None, weights: Sequence[float] | None, output: Path
+) -> dict[Path, Sequence[float]]:
+    """The files to write and the networks' weights in each.
+
+    Raises:
+        ValueError: when the numbers do not fit the models, or each other.
+    """
+    if output.suffix != ".safetensors":
+        raise ValueError(f"{output} does not end in .safetensors; esrgan-export turns that into other files")
+    if weights is not None:
+        return {output: weights}
+    assert alphas is not None
+    if models != 2:
+        raise ValueError(f"--alpha blends two networks, here are {models}; give --weights, a number for each")
+    wrong = [alpha for alpha in alphas if not 0 <= alpha <= 1]
+    if wrong:
+        raise ValueError(f"alpha {wrong[0]} is not in [0, 1]; 0 is the PSNR network, 1 the GAN network")
+    if len(set(alphas)) < len(alphas):
+        raise ValueError(f"--alpha {','.join(map(str, alphas))} has a number twice; give each once")
+    if len(alphas) == 1:
+        return {output: (1 - alphas[0], alphas[0])}
+    return {output.with_name(f"{output.stem}-{alpha!r}.safetensors"): (1 - alpha, alpha) for alpha in alphas}
+
+
+def interpolate_images(images: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """Blend the outputs rather than the networks: Σ wᵢ · imageᵢ of uint8 images, rounded (Wang et al. 2018, §3.4)."""
+    total = sum(weight * image.astype(np.float64) for image, weight in zip(images, weights, strict=True))
+    return np.clip(np.rint(total), 0, 255).astype(np.uint8)
+
+
+def draw_interpolations(
+    photographs: Sequence[Path],
+    generators: Sequence[Generator],
+    weights: Sequence[Sequence[float]],
+    blended: Sequence[Generator],
+    folder: Path,
+) -> None:
+    """Draw a sheet per low-resolution photograph, ``NUMBER-NAME.png``: the upper row has the networks' outputs.
+
+    The lower row has the outputs of the first and the last network, blended as images by the same weights.
+    """
+    for number, photograph in enumerate(tqdm(photographs, "drawing", unit="image")):
+        low_res = read_image(photograph)
+        outputs = [upscale(low_res, generator) for generator in generators]
+        columns = [
+            (
+                " ".join(f"{weight:g}" for weight in shares),
+                upscale(low_res, network),
+                interpolate_images(outputs, shares),
+            )
+            for shares, network in zip(weights, blended, strict=True)
+        ]
+        height, width = outputs[0].shape[:2]
+        sheet = Image.new("RGB", (width * len(columns), 2 * (height + 14)), "white")
+        draw = ImageDraw.Draw(sheet)
+        for column, (title, network_image, blended_image) in enumerate(columns):
+            for row, (kind, image) in enumerate((("networks", network_image), ("images", blended_image))):
+                sheet.paste(Image.fromarray(image), (column * width, row * (height + 14) + 14))
+                draw.text((column * width + 3, row * (height + 14) + 1), f"{kind}: {title}", "black")
+        save_image(np.asarray(sheet), folder / f"{number:03}-{photograph.stem}.png")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0.2,0.5,0.8") from None
+
+
+def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
+    existing = [path for path in paths if path.exists()]
+    if existing and not overwrite:
+        raise ValueError(f"{existing[0]} exists already; add --overwrite to replace it")

@@ -1,0 +1,165 @@
+"""Photographs that training can read, and what is wrong with the others."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from esrgan_lit.files import cache_folder, write_whole
+from esrgan_lit.images.reading import read_image
+
+FaultPolicy = Literal["skip", "refuse"]
+log = logging.getLogger(__name__)
+
+
+class Photograph(NamedTuple):
+    """An image file that is known to decode, and its size in pixels as it will be read."""
+
+    path: Path
+    height: int
+    width: int
+
+    @property
+    def source(self) -> str:
+        """Path of the file."""
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Of the file, without its suffix."""
+        return self.path.stem
+
+    def prefetch(self, top: int, bottom: int) -> None:
+        """Do nothing: a file is read whole when it is decoded."""
+
+    def pixels(self) -> np.ndarray:
+        """Decode it: uint8 RGB (height, width, 3)."""
+        return read_image(self.path)
+
+
+class ReadableImage(Protocol):
+    """What can be trained on: a file, or an image in a store."""
+
+    @property
+    def source(self) -> str:
+        """Path of the file that it is, or was decoded from."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Of that file, without its suffix."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        ...
+
+    def prefetch(self, top: int, bottom: int) -> None:
+        """Say that these rows will be read soon."""
+        ...
+
+    def pixels(self) -> np.ndarray:
+        """uint8 RGB (height, width, 3)."""
+        ...
+
+
+Sized = TypeVar("Sized", bound=ReadableImage)
+
+
+def survey(paths: Sequence[Path], unreadable: FaultPolicy) -> list[Photograph]:
+    """Decode every file once, in parallel and with a progress bar, and sort out those that do not decode.
+
+    A file that was found whole is not decoded again while its size and time of change stay the same: the verdicts are
+    remembered in the user's cache folder.
+
+    Args:
+        paths: image files.
+        unreadable: what to do with files that cannot be decoded: leave them out with a warning, or refuse to go on.
+
+    Raises:
+        ValueError: naming and counting the files refused.
+    """
+    photographs, broken = _verdicts(paths)
+    _report(broken, "cannot be decoded whole", unreadable, "unreadable_images", "replace or remove them")
+    return photographs
+
+
+def large_enough(images: Sequence[Sized], least: int, small: FaultPolicy) -> list[Sized]:
+    """The images of at least ``least`` pixels a side; the others are left out with a warning, or refused.
+
+    Raises:
+        ValueError: naming and counting the images refused, or when none is left.
+    """
+    large = [image for image in images if min(image.height, image.width) >= least]
+    rest = [image for image in images if min(image.height, image.width) < least]
+    names = [f"{image.source} ({image.width}×{image.height})" for image in rest]
+    _report(names, f"smaller than {least}×{least}", small, "small_images", "use a smaller crop or remove them")
+    if not large:
+        raise ValueError(f"none of the {len(images)} images can be used; give some that decode, of {least} px or more")
+    return large
+
+
+def _report(names: list[str], fault: str, choice: str, setting: str, remedy: str, most: int = 10) -> None:
+    if choice not in ("skip", "refuse"):
+        raise ValueError(f"{setting} {choice!r} is not known; use skip or refuse")
+    if not names:
+        return
+    listing = "\n  ".join(names[:most] + ([f"… and {len(names) - most} more"] if len(names) > most else []))
+    message = f"{len(names)} image{'s' * (len(names) > 1)} {fault}:\n  {listing}\n"
+    if choice == "refuse":
+        raise ValueError(f"{message}{remedy[0].upper()}{remedy[1:]}, or have them left out with data.{setting}=skip")
+    log.warning("%sleft out (data.%s=skip)", message, setting)
+
+
+def _verdicts(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
+    """Photographs that decode, and a line for each file that does not."""
+    remembered_in = _cache_file(paths)
+    try:
+        remembered: dict[str, list[int]] = json.loads(remembered_in.read_text())
+    except (OSError, ValueError):
+        remembered = {}
+
+    def decode(path: Path) -> tuple[str, list[int]] | str:
+        status = path.stat()
+        key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+        if key in remembered:
+            return key, remembered[key]
+        try:
+            return key, list(read_image(path).shape[:2])
+        except OSError as error:
+            return str(error)
+
+    photographs, broken, verdicts = [], [], {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        bar = tqdm(pool.map(decode, paths), "checking images", len(paths), unit="image", disable=len(paths) < 50)
+        for path, verdict in zip(paths, bar, strict=True):
+            if isinstance(verdict, str):
+                broken.append(verdict)
+            else:
+                key, size = verdict
+                verdicts[key] = size
+                photographs.append(Photograph(path, *size))
+    if verdicts.keys() - remembered.keys():
+        try:
+            write_whole(remembered_in, json.dumps(verdicts))
+        except OSError as error:  # a convenience only: a read-only home or a full disk must not stop a training
+            log.info("the verdicts on the images are not remembered: %s", error)
+    return photographs, broken
+
+
+def _cache_file(paths: Sequence[Path]) -> Path:
+    digest = hashlib.sha256("\n".join(str(path.resolve()) for path in paths).encode()).hexdigest()
+    return cache_folder() / "surveys" / f"{digest[:16]}.json"

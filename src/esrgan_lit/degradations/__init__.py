@@ -1,0 +1,1 @@
+"""How a low-resolution image is made of a high-resolution one."""

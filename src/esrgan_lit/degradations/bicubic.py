@@ -1,0 +1,53 @@
+"""MATLAB's bicubic: the low-resolution images of the super-resolution literature."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from esrgan_lit.resize import BOUNDARIES, Boundary, resize
+
+LowResForm = Literal["uint8", "double"]
+
+
+class Degradation(NamedTuple):
+    """How the low-resolution image is made: MATLAB's bicubic, by name.
+
+    Args:
+        scale: integer factor between the two.
+        boundary: what stands beyond the image's edge: ``symmetric`` (current MATLAB) or ``replicate`` (older MATLAB).
+        form: class of MATLAB's input: ``uint8`` rounds between the passes (most public LR files), ``double`` only at
+            the end (what ESRGAN's own script does).
+    """
+
+    scale: int
+    boundary: Boundary = "symmetric"
+    form: LowResForm = "uint8"
+
+    @property
+    def margin(self) -> int:
+        """High-resolution pixels around a crop that its low-resolution pixels reach (kernel support: ±2 · scale)."""
+        return 2 * self.scale
+
+    def check(self) -> None:
+        """Raise ValueError where a field is out of its range."""
+        if self.scale < 1:
+            raise ValueError(f"scale {self.scale} is not a positive integer; use 1, 2, 3, 4 or 8")
+        if self.boundary not in BOUNDARIES:
+            raise ValueError(f"boundary {self.boundary!r} is not known; use one of {', '.join(BOUNDARIES)}")
+        if self.form not in ("uint8", "double"):
+            raise ValueError(f"low_res_form {self.form!r} is not known; use uint8 or double")
+
+    def __call__(self, high_res: Tensor) -> Tensor:
+        """Shrink uint8 images (…, height, width), whose sides are multiples of the scale."""
+        if self.form == "uint8":
+            return resize(high_res, 1 / self.scale, self.boundary)
+        exact = resize(high_res.double() / 255, 1 / self.scale, self.boundary)
+        return (exact * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
+
+
+def crop_to_multiple(image: np.ndarray, scale: int) -> np.ndarray:
+    """Cut the right and bottom so that both sides of (height, width, …) are multiples of ``scale``."""
+    height, width = image.shape[:2]
+    return image[: height - height % scale, : width - width % scale]

@@ -1,0 +1,236 @@
+"""Test sets: high-resolution images with their low-resolution partners, and finished images that belong to them."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from esrgan_lit.data.fetch import fetch
+from esrgan_lit.degradations.bicubic import Degradation, crop_to_multiple
+from esrgan_lit.images.levels import to_batch, to_image
+from esrgan_lit.images.listing import list_images
+from esrgan_lit.images.reading import read_image
+
+# What data sets and authors append to an image's name: img_001_SRF_4_HR, babyx4, baby_HR_x4.
+_ENDINGS = re.compile(r"([_-](HR|LR|LRBI|GT|SR|SRF_[2348])|[_-]?x[2348])$", re.IGNORECASE)
+
+
+class Case(NamedTuple):
+    """A truth and, where they are given, its low-resolution image and the finished images of each method."""
+
+    name: str
+    high_res: Path
+    low_res: Path | None
+    finished: dict[str, Path]
+
+
+class Images(NamedTuple):
+    """A case's images, uint8 RGB (height, width, 3), and what had to be done to them."""
+
+    high_res: np.ndarray
+    low_res: np.ndarray
+    note: str
+
+
+class TestSet(NamedTuple):
+    """A named set of cases.
+
+    Attributes:
+        name: for example Set5.
+        cases: its images.
+        degradation: makes low-resolution images where none are given.
+    """
+
+    __test__ = False  # for pytest, which would collect the name
+
+    name: str
+    cases: list[Case]
+    degradation: Degradation
+
+    @property
+    def origin(self) -> str:
+        """Where its low-resolution images come from, for the protocol."""
+        if self.cases[0].low_res is not None:
+            return f"low-resolution images given in {self.cases[0].low_res.parent}"
+        made = self.degradation
+        return f"low-resolution images made as MATLAB's imresize(…, 1/{made.scale}) does ({made.form}, {made.boundary})"
+
+    def read(self, case: Case) -> Images:
+        """Decode one case; the truth is cropped to what its low-resolution image covers."""
+        scale = self.degradation.scale
+        high_res = read_image(case.high_res)
+        if case.low_res is None:
+            high_res = crop_to_multiple(high_res, scale)
+            return Images(high_res, to_image(_shrunk(high_res, self.degradation)), "")
+        low_res = read_image(case.low_res)
+        covered = high_res[: low_res.shape[0] * scale, : low_res.shape[1] * scale]
+        note = "" if covered.shape == high_res.shape else f"truth cropped from {_size(high_res)} to {_size(covered)}"
+        return Images(covered, low_res, note)
+
+
+def fit(output: np.ndarray, truth: np.ndarray, low_res: np.ndarray, scale: int) -> tuple[np.ndarray, Images]:
+    """Crop an output and its truth to what both cover.
+
+    Raises:
+        ValueError: when their sizes differ by the scale or more.
+    """
+    if output.shape == truth.shape:
+        return output, Images(truth, low_res, "")
+    if max(abs(ours - theirs) for ours, theirs in zip(output.shape, truth.shape, strict=True)) >= scale:
+        raise ValueError(f"it is {_size(output)}, its truth {_size(truth)}: {scale} px or more apart")
+    # To a multiple of the scale, so that the low-resolution image can be cropped with them.
+    height, width = (min(output.shape[axis], truth.shape[axis]) // scale * scale for axis in (0, 1))
+    note = f"output of {_size(output)} and truth of {_size(truth)} cropped to {width}×{height}"
+    cropped = Images(truth[:height, :width], low_res[: height // scale, : width // scale], note)
+    return output[:height, :width], cropped
+
+
+def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Degradation, root: str | Path) -> list[TestSet]:
+    """Find and check the images of all sets: what is wrong with files is said here, before time is spent.
+
+    Args:
+        settings: name of a set → its ``hr`` folder (or list of folders and files) or its name in the ``catalogue``, and
+            optionally its ``lr`` folder and ``finished``: {method: folder}.
+        degradation: makes low-resolution images where there is no ``lr``.
+        root: folder that holds the catalogue's data sets.
+
+    Raises:
+        ValueError: naming the images that do not pair up or do not decode, or sizes that do not belong together.
+        FetchError: when a set of the catalogue is not there and cannot be downloaded.
+    """
+    sets = []
+    for name, setting in settings.items():
+        hr = setting.get("hr") or fetch(setting["catalogue"], root)
+        truths = _by_name(list_images(hr if isinstance(hr, list) else [hr], f"{name}: hr"), f"{name}: hr")
+        low_res = _partners(truths, setting.get("lr"), f"{name}: lr")
+        finished = {
+            method: _partners(truths, _subfolder(Path(folder), name), f"{name}: images of {method}")
+            for method, folder in setting.get("finished", {}).items()
+        }
+        cases = [
+            Case(stem, path, low_res.get(stem), {method: files[stem] for method, files in finished.items()})
+            for stem, path in truths.items()
+        ]
+        sets.append(TestSet(name, cases, degradation))
+    _check_sizes(sets)
+    return sets
+
+
+def normalised(stem: str) -> str:
+    """Name of an image without what data sets append to it: ``img_001_SRF_4_HR`` → ``img_001``."""
+    while (shorter := _ENDINGS.sub("", stem)) not in ("", stem):
+        stem = shorter
+    return stem
+
+
+def _by_name(paths: Sequence[Path], what: str) -> dict[str, Path]:
+    """{name: truth}."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        other = named.setdefault(normalised(path.stem), path)
+        if other is not path:
+            raise ValueError(f"{what}: {other} and {path} would both be called {normalised(path.stem)}; rename one")
+    return named
+
+
+def _subfolder(folder: Path, name: str) -> Path:
+    """The folder itself, or the one in it that has the set's name."""
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def _partners(truths: Mapping[str, Path], folder: str | Path | None, what: str) -> dict[str, Path]:
+    """{truth: its partner} for the files of a folder, which are called as the truth, or that and more behind ``_``.
+
+    Raises:
+        ValueError: naming the truths without a partner, and the files without a truth.
+    """
+    if folder is None:
+        return {}
+    found: dict[str, list[Path]] = {}
+    for path in list_images([folder], what):
+        stem = normalised(path.stem)
+        candidates = [name for name in truths if stem == name or stem.startswith((f"{name}_", f"{name}-"))]
+        found.setdefault(max(candidates, key=len, default=""), []).append(path)
+    faults = {
+        "truths without one": [name for name in truths if name not in found],
+        "files without a truth": [path.name for path in found.get("", [])],
+        "several for one truth": [
+            path.name for name, paths in found.items() if name and len(paths) > 1 for path in paths
+        ],
+    }
+    if any(faults.values()):
+        listing = "; ".join(f"{fault}: {_shorten(names)}" for fault, names in faults.items() if names)
+        raise ValueError(
+            f"{what}: {folder} does not pair up with the truths. {listing}. "
+            "A partner of NAME is called NAME, NAMEx4 or NAME_ANYTHING; remove or rename what does not belong"
+        )
+    return {name: paths[0] for name, paths in found.items()}
+
+
+def _check_sizes(sets: Sequence[TestSet]) -> None:
+    """Decode every file once, in parallel, and refuse sizes that do not belong together."""
+    paths = dict.fromkeys(_files(case for test_set in sets for case in test_set.cases))
+    faults: list[str] = []
+
+    def size(path: Path) -> tuple[int, ...]:
+        try:
+            return read_image(path).shape[:2]
+        except OSError as error:
+            faults.append(str(error))
+            return (0, 0)
+
+    with ThreadPoolExecutor() as pool:
+        bar = tqdm(pool.map(size, paths), "checking images", len(paths), unit="image")
+        sizes = dict(zip(paths, bar, strict=True))
+    if faults:
+        raise ValueError(f"{len(faults)} images cannot be decoded:\n  " + "\n  ".join(faults[:10]))
+    for test_set in sets:
+        scale = test_set.degradation.scale
+        for case in test_set.cases:
+            height, width = sizes[case.high_res]
+            if min(height, width) < 4 * scale:
+                faults.append(f"{case.high_res} is {width}×{height}, too small to be shrunk {scale} times and measured")
+            expected = (height, width)
+            if case.low_res:
+                low = tuple(side * scale for side in sizes[case.low_res])
+                faults += _mismatch(case.low_res, low, expected, scale, f", enlarged {scale} times,")
+            for path in case.finished.values():
+                faults += _mismatch(path, sizes[path], expected, scale, "")
+    if faults:
+        more = [f"… and {len(faults) - 10} more"] if len(faults) > 10 else []
+        raise ValueError(
+            "images do not belong together:\n  " + "\n  ".join(faults[:10] + more) + "\nGive the right pairs, or "
+            f"another scale. Differences of less than {sets[0].degradation.scale} px are cropped"
+        )
+
+
+def _mismatch(path: Path, found: Sequence[int], expected: Sequence[int], scale: int, how: str) -> list[str]:
+    if max(abs(ours - theirs) for ours, theirs in zip(found, expected, strict=True)) < scale:
+        return []
+    return [f"{path}{how} is {found[1]}×{found[0]}, its truth {expected[1]}×{expected[0]}"]
+
+
+def _files(cases: Iterable[Case]) -> Iterable[Path]:
+    for case in cases:
+        yield case.high_res
+        if case.low_res:
+            yield case.low_res
+        yield from case.finished.values()
+
+
+def _shrunk(high_res: np.ndarray, degradation: Degradation) -> Any:
+    levels = (to_batch(high_res) * 255).round().byte()
+    return degradation(levels).float() / 255
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]}×{image.shape[0]}"
+
+
+def _shorten(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,153 @@
+"""Write image files whole, with what is kept beside the pixels."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from esrgan_lit.files import written_whole
+from esrgan_lit.images.picture import (
+    EXIF_HEIGHT,
+    EXIF_IFD,
+    EXIF_WIDTH,
+    GPS_IFD,
+    Picture,
+    PictureError,
+    has_alpha,
+    import_deep_libraries,
+)
+
+FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif")
+DEFAULT_QUALITY = 95
+_DEEP_SUFFIXES = (".png", ".tif", ".tiff")
+_ALPHA_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".avif")
+
+
+def check_format(picture: Picture, path: Path) -> None:
+    """Raise PictureError when the format that a file's suffix names cannot hold a picture."""
+    if path.suffix.lower() not in _ALPHA_SUFFIXES and has_alpha(picture.pixels):
+        raise PictureError(f"{path.suffix} files have no transparency, and the picture has; use png, webp, tif or avif")
+
+
+def write_picture(picture: Picture, path: Path, quality: int = DEFAULT_QUALITY) -> Path:
+    """Write a picture in the format that the suffix names to a file beside ``path``, for :func:`put_in_place`.
+
+    PNG and TIFF keep 16 bits, the other formats get 8.
+
+    Args:
+        picture: what to write.
+        path: where it will be; its folder is made.
+        quality: of JPEG, WebP and AVIF, 1 … 100; WebP is lossless at 100.
+
+    Returns:
+        The unfinished file's path.
+    """
+    check_format(picture, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.partial{path.suffix}")
+    suffix = path.suffix.lower()
+    pixels = picture.pixels
+    if pixels.dtype == np.uint16 and suffix not in _DEEP_SUFFIXES:
+        pixels = np.round(pixels / np.float32(257)).astype(np.uint8)
+    exif = _exif_for(picture.exif, pixels)
+    try:
+        if pixels.dtype == np.uint16 and pixels.ndim == 3:
+            _write_deep(picture, exif, unfinished)
+        else:
+            options: dict[str, Any] = {"icc_profile": picture.profile, "dpi": picture.dpi}
+            options |= {"exif": exif} if exif else {}
+            options |= {"xmp": picture.xmp} if picture.xmp and suffix in (".jpg", ".jpeg", ".webp", ".avif") else {}
+            options |= _format_options(suffix, quality, picture)
+            options = {key: value for key, value in options.items() if value is not None}
+            Image.fromarray(pixels).save(unfinished, **options)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    return unfinished
+
+
+def put_in_place(unfinished: Path, path: Path) -> None:
+    """Give a written file its name: from here on it is there, whole."""
+    os.replace(unfinished, path)
+
+
+def _write_deep(picture: Picture, exif: bytes | None, path: Path) -> None:
+    imagecodecs, tifffile = import_deep_libraries(path)
+    pixels = picture.pixels
+    if path.suffix.lower() == ".png":
+        chunks = []
+        if picture.profile:
+            chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(picture.profile)))
+        if exif:
+            chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
+        if picture.dpi:
+            chunks.append((b"pHYs", struct.pack(">IIB", *(round(each / 0.0254) for each in picture.dpi), 1)))
+        chunks += [(chunk[0], chunk[1]) for chunk in _png_text(picture).chunks]
+        path.write_bytes(_with_chunks(imagecodecs.png_encode(pixels, level=6), chunks))
+        return
+    tifffile.imwrite(
+        path,
+        pixels,
+        photometric="rgb" if pixels.shape[2] > 2 else "minisblack",
+        extrasamples=["unassalpha"] if has_alpha(pixels) else None,
+        compression="deflate",
+        iccprofile=picture.profile,
+        resolution=picture.dpi,
+        resolutionunit=2 if picture.dpi else None,
+        extratags=[(700, 1, len(picture.xmp), picture.xmp, True)] if picture.xmp else (),
+        metadata=None,
+        software=False,
+    )
+
+
+def _with_chunks(png: bytes, chunks: list[tuple[bytes, bytes]]) -> bytes:
+    """Put chunks behind a PNG file's header."""
+    header_end = 8 + 12 + 13
+    added = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return png[:header_end] + added + png[header_end:]
+
+
+def _format_options(suffix: str, quality: int, picture: Picture) -> dict[str, Any]:
+    if suffix == ".png":
+        return {"pnginfo": _png_text(picture)}
+    if suffix in (".jpg", ".jpeg"):
+        return {"quality": quality, "subsampling": 0 if quality >= 90 else 2}
+    if suffix == ".webp":
+        return {"quality": quality, "lossless": quality == 100, "exact": True}
+    if suffix in (".tif", ".tiff"):
+        linked = picture.exif is not None and {EXIF_IFD, GPS_IFD} & set(picture.exif)
+        return {} if linked else {"compression": "tiff_adobe_deflate"}  # libtiff cannot write such links, Pillow can
+    return {"quality": quality} if suffix == ".avif" else {}
+
+
+def _png_text(picture: Picture) -> PngInfo:
+    info = PngInfo()
+    for key, value in picture.text.items():
+        info.add_itxt(key, value)
+    if picture.xmp:
+        info.add_itxt("XML:com.adobe.xmp", picture.xmp.decode("utf-8", "replace"))
+    return info
+
+
+def _exif_for(exif: Image.Exif | None, pixels: np.ndarray) -> bytes | None:
+    """EXIF data with the size that the picture has now, where a size was told."""
+    if exif is None:
+        return None
+    detail = exif.get_ifd(EXIF_IFD)
+    for tag, length in ((EXIF_WIDTH, pixels.shape[1]), (EXIF_HEIGHT, pixels.shape[0])):
+        if tag in detail:
+            detail[tag] = length
+    return exif.tobytes()
+
+
+def save_image(image: np.ndarray, path: Path) -> None:
+    """Write uint8 RGB (height, width, 3) in the format that the suffix names: whole, or not at all."""
+    with written_whole(path) as unfinished:
+        Image.fromarray(image).save(unfinished)

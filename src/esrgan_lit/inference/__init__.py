@@ -1,0 +1,1 @@
+"""Upscaling images, in the memory there is, without seams."""

@@ -1,0 +1,89 @@
+"""What a metric is, and what metrics can be told."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Score = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class MetricUnavailableError(Exception):
+    """A metric cannot be had; the message says why and what to do."""
+
+
+class MetricOptions(NamedTuple):
+    """What the metrics can be told; None stands for the usual.
+
+    Attributes:
+        border: pixels shaved off each side by PSNR, SSIM and RMSE; None for the scale factor.
+        niqe_border: the same for NIQE; None for the scale factor (PIRM 2018, BasicSR), 0 for the original release.
+        niqe_parameters: ``niqe_pris_params.npz``; None to download it once.
+        lpips_network: ``alex``, ``vgg`` or ``squeeze``.
+        lpips_weights: torchvision's ImageNet weights of that network; None for torchvision's own download.
+        dists_weights: torchvision's ImageNet weights of VGG16; None for torchvision's own download.
+    """
+
+    border: int | None = None
+    niqe_border: int | None = None
+    niqe_parameters: str | Path | None = None
+    lpips_network: str = "alex"
+    lpips_weights: str | Path | None = None
+    dists_weights: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, ready to use.
+
+    Attributes:
+        name: as it is asked for.
+        title: for people, with its unit.
+        protocol: what a figure of it means; part of what results are remembered by.
+        higher_is_better: what to rank by.
+        digits: after the point, where it is printed.
+        score: the function behind :meth:`__call__`.
+        root_mean_square: whether the figure of a set is the root of the mean square, rather than the mean.
+        fingerprint: of the weights that it uses; "" for none.
+    """
+
+    name: str
+    title: str
+    protocol: str
+    higher_is_better: bool
+    digits: int
+    score: Score
+    root_mean_square: bool = False
+    fingerprint: str = ""
+
+    def __call__(self, output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
+        """One value per image, without gradients.
+
+        Args:
+            output: (batch, 3, height, width) RGB in [0, 1]; rounded to 8 bits as saving would.
+            truth: of the same shape.
+            low_res: (batch, 3, height / scale, width / scale).
+        """
+        with torch.no_grad():
+            return self.score(output, truth, low_res)
+
+    def pool(self, values: Sequence[float]) -> float:
+        """The figure of a set from those of its images; NaN for none."""
+        if not values:
+            return math.nan
+        if self.root_mean_square:
+            return math.sqrt(math.fsum(value * value for value in values) / len(values))
+        return math.fsum(values) / len(values)
+
+    def format(self, value: float) -> str:
+        """A figure as it is printed; a dash for what does not exist."""
+        return "–" if math.isnan(value) else f"{value:.{self.digits}f}"
+
+
+def describe_border(given: int | None, scale: int) -> tuple[int, str]:
+    border = scale if given is None else given
+    return border, f"{border} border pixels shaved" if border else "no border shaved"

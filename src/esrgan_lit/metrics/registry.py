@@ -1,0 +1,99 @@
+"""Metrics by name, each with its protocol: what evaluations print and trainings rank their checkpoints by."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+
+from esrgan_lit.files import file_digest
+from esrgan_lit.metrics import fidelity
+from esrgan_lit.metrics.learned import make_dists, make_lpips, make_ma
+from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError, describe_border
+from esrgan_lit.metrics.niqe import niqe, niqe_parameters, read_pristine
+
+log = logging.getLogger(__name__)
+
+
+def make_metric(name: str, scale: int, options: MetricOptions = MetricOptions()) -> Metric:  # noqa: B008 (immutable)
+    """Make a metric by its name.
+
+    Args:
+        name: one of :data:`METRICS`.
+        scale: factor between low resolution and truth; by convention the border that is shaved.
+        options: what else it can be told.
+
+    Raises:
+        ValueError: for a name that is not known.
+        MetricUnavailableError: when its weights or its package cannot be had, with what to do.
+    """
+    if name not in METRICS:
+        raise ValueError(f"metric {name!r} is not known; known are {', '.join(METRICS)}")
+    return METRICS[name](scale, options)
+
+
+_FIDELITY = {
+    "psnr_y": ("PSNR-Y (dB)", fidelity.psnr_y, True, 2, "PSNR on the Y channel (BT.601, 16–235)"),
+    "ssim_y": ("SSIM-Y", fidelity.ssim_y, True, 4, "SSIM (11×11 Gaussian of σ 1.5, valid) on the Y channel (16–235)"),
+    "psnr_rgb": ("PSNR-RGB (dB)", fidelity.psnr_rgb, True, 2, "PSNR on RGB"),
+    "ssim_rgb": ("SSIM-RGB", fidelity.ssim_rgb, True, 4, "SSIM (11×11 Gaussian of σ 1.5, valid), mean of R, G and B"),
+    "rmse": ("RMSE", fidelity.rmse, False, 2, "RMSE of PIRM 2018: on the rounded Y channel; of a set √(mean of MSE)"),
+}
+
+
+def _fidelity(name: str, scale: int, options: MetricOptions) -> Metric:
+    title, function, higher, digits, what = _FIDELITY[name]
+    border, shaved = describe_border(options.border, scale)
+
+    def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
+        return function(output, truth, border)
+
+    return Metric(name, title, f"{what}, 8-bit images, {shaved}", higher, digits, score, name == "rmse")
+
+
+def _consistency(scale: int, options: MetricOptions) -> Metric:
+    protocol = f"PSNR on RGB of the 8-bit output, shrunk {scale}× by MATLAB's bicubic, against the low-resolution image"
+
+    def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
+        return fidelity.consistency(output, low_res)
+
+    return Metric("consistency", "consistency (dB)", protocol, True, 2, score)
+
+
+def _niqe(scale: int, options: MetricOptions) -> Metric:
+    path = niqe_parameters(options.niqe_parameters)
+    try:
+        pristine = read_pristine(path)
+    except ValueError as error:
+        raise MetricUnavailableError(str(error)) from error
+    border, shaved = describe_border(options.niqe_border, scale)
+
+    def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
+        return niqe(output, pristine, border)
+
+    protocol = (
+        "NIQE, parameters of the original release, on the rounded Y channel of 8-bit images, 96×96 blocks, "
+        f"{shaved}; unstable on images of few blocks"
+    )
+    return Metric("niqe", "NIQE", protocol, False, 3, score, fingerprint=file_digest(path))
+
+
+def _pi(scale: int, options: MetricOptions) -> Metric:
+    ma, natural = make_ma(scale, options), _niqe(scale, options)
+
+    def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
+        return (10 - ma.score(output, truth, low_res) + natural.score(output, truth, low_res)) / 2
+
+    protocol = f"PI of PIRM 2018: ((10 − Ma) + NIQE) / 2; {ma.protocol}; {natural.protocol}"
+    return Metric("pi", "PI", protocol, False, 3, score, fingerprint=natural.fingerprint)
+
+
+METRICS: dict[str, Callable[[int, MetricOptions], Metric]] = {
+    **{name: partial(_fidelity, name) for name in _FIDELITY},
+    "niqe": _niqe,
+    "lpips": make_lpips,
+    "dists": make_dists,
+    "ma": make_ma,
+    "pi": _pi,
+    "consistency": _consistency,
+}

@@ -1,0 +1,1 @@
+"""Tables, plots and HTML pages of trainings and evaluations."""

@@ -1,0 +1,227 @@
+"""Callbacks: image panels, health, stopping on a signal."""
+
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L  # noqa: N812 (Lightning's own idiom)
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
+from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
+
+from esrgan_lit.data.pairing import Pair, ValidationImage
+from esrgan_lit.images.levels import to_image
+from esrgan_lit.images.writing import save_image
+from esrgan_lit.resize import resize
+from esrgan_lit.training.checkpointing import save_last
+
+log = logging.getLogger(__name__)
+
+
+class ImagePanels(L.Callback):
+    """At each validation, a picture per image: low resolution | bicubic | output | truth.
+
+    Args:
+        folder: where ``step_0005000_NAME.png`` is written; W&B gets the same pictures where it is logged to.
+        images: how many of the validation images are shown.
+        size: side in pixels of the shown centre of each image.
+    """
+
+    def __init__(self, folder: str | Path, images: int, size: int) -> None:
+        self.folder = Path(folder)
+        self.images = images
+        self.size = size
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: ValidationImage,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the panel of one validation image."""
+        if not trainer.is_global_zero or trainer.sanity_checking or batch_idx >= self.images:
+            return
+        name = batch.name[0]
+        panel = make_panel(batch.pair, outputs, self.size)
+        try:
+            save_image(panel, self.folder / f"step_{trainer.global_step:07d}_{name}.png")
+        except OSError as error:
+            log.error("this panel is left out, and training goes on: %s", error)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                step = trainer.global_step - 1  # as Lightning counts where it logs this validation's figures
+                logger.log_image(f"panels/{name}", [panel], step=step, caption=["LR | bicubic | output | truth"])
+
+
+def make_panel(pair: Pair, output: Tensor, size: int) -> np.ndarray:
+    """Put the centres of the four images of a batch of one side by side, as uint8 (height, width, 3)."""
+    scale = pair.high_res.shape[-1] // pair.low_res.shape[-1]
+    low_res = pair.low_res.float()
+    enlarged = F.interpolate(low_res, scale_factor=scale, mode="nearest")
+    images = [enlarged, resize(low_res, scale), output, pair.high_res]
+    return np.concatenate([to_image(_centre(image, size)) for image in images], axis=1)
+
+
+def _centre(image: Tensor, size: int) -> Tensor:
+    height, width = image.shape[-2:]
+    top, left = max(0, (height - size) // 2), max(0, (width - size) // 2)
+    return image[..., top : top + size, left : left + size]
+
+
+class Health(L.Callback):
+    """Logs speed, memory and the gap of D's logits; warns when a GAN goes wrong: its D has won, or colours drift.
+
+    Args:
+        patience: looks in a row (one every ``log_every_n_steps`` iterations) before a warning.
+        colour_levels: mean difference of a colour channel from the truth that counts as drift, in levels of 255.
+        lost_decibels: PSNR-Y on the validation images, lost since the first validation, that is worth a warning.
+    """
+
+    def __init__(self, patience: int = 10, colour_levels: float = 4.0, lost_decibels: float = 3.0) -> None:
+        self.patience = patience
+        self.colour_levels = colour_levels
+        self.lost_decibels = lost_decibels
+        self.first_psnr: float | None = None
+        self.looks = {"discriminator": 0, "colour": 0}
+        self.since = (0, 0.0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self.since = trainer.global_step, time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock again, validation being no part of an iteration; look at how far PSNR has fallen."""
+        self.since = trainer.global_step, time.perf_counter()
+        psnr = trainer.callback_metrics.get("val/psnr_y")
+        if psnr is None or trainer.sanity_checking:
+            return
+        if self.first_psnr is None:
+            self.first_psnr = float(psnr)
+        if self.first_psnr - float(psnr) > self.lost_decibels:
+            log.warning(
+                "PSNR-Y on the validation images is %.2f dB, %.2f less than at the first validation: more than texture "
+                "costs. Look at the panels; a lower stage.optimizer.lr or stage.loss_weights.adversarial loses less",
+                float(psnr),
+                self.first_psnr - float(psnr),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on comparing with."""
+        return {"first_psnr": self.first_psnr}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up again."""
+        self.first_psnr = state_dict["first_psnr"]
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Pair, batch_idx: int
+    ) -> None:
+        """Look at what the stage has just logged."""
+        step = trainer.global_step
+        if step % trainer.log_every_n_steps:  # pyright: ignore[reportAttributeAccessIssue]
+            return
+        (before, since), now = self.since, time.perf_counter()
+        rate = (step - before) / (now - since)
+        pl_module.log("speed/iterations_per_second", rate)
+        pl_module.log("speed/images_per_second", rate * len(batch.low_res) * trainer.world_size)
+        if torch.cuda.is_available():
+            pl_module.log("speed/gpu_memory_gib", torch.cuda.max_memory_allocated() / 2**30)
+        self.since = step, now
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        if "train/real_logit" in metrics:
+            pl_module.log("train/logit_gap", metrics["train/real_logit"] - metrics["train/fake_logit"])
+        accuracy = [metrics.get(f"train/{kind}_accuracy", 0.0) for kind in ("real", "fake")]
+        self._watch(
+            "discriminator",
+            min(accuracy) > 0.99 and metrics["train/discriminator"] < 0.01,
+            f"the discriminator has won: it is right on {min(accuracy):.1%} and its loss is "
+            f"{metrics.get('train/discriminator', 0):.4f}, so that the generator learns next to nothing from it. "
+            "Lower its learning rate (stage.discriminator_optimizer.lr) or raise stage.loss_weights.adversarial",
+        )
+        shift = metrics.get("train/colour_shift", 0.0)
+        self._watch(
+            "colour",
+            shift > self.colour_levels,
+            f"colours drift: the outputs' mean is {shift:.1f} levels of 255 off the truth's. Raise "
+            "stage.loss_weights.pixel, or go back to an earlier checkpoint with a lower learning rate",
+        )
+
+    def _watch(self, name: str, wrong: bool, message: str) -> None:
+        self.looks[name] = self.looks[name] + 1 if wrong else 0
+        if self.looks[name] == self.patience:
+            log.warning("%s", message)
+
+
+class Interrupted(SystemExit):
+    """Training ended early because it was asked to, with a checkpoint written; exit code 0."""
+
+
+class StopOnSignal(L.Callback):
+    """SIGTERM (a cluster's preemption) or Ctrl-C: finish the iteration, save ``last.ckpt``, end.
+
+    Args:
+        path: of the checkpoint.
+        every: iterations after which several ranks agree on whether one of them was asked.
+
+    Lightning's own handling of SIGTERM is put aside: it lets one rank leave while the others wait for it, and has
+    several ranks wait for the device in every iteration.
+    """
+
+    def __init__(self, path: str | Path, every: int = 10) -> None:
+        self.path = Path(path)
+        self.every = every
+        self.asked = False
+        self.handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals over, where Python lets one: in the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.handlers[number] = signal.signal(number, self._ask)
+        # Present in Lightning 2.6; an attribute that nobody reads in any other version.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C does not wait
+        self.asked = True
+        log.warning("%s: this iteration is finished and saved, then training ends", signal.Signals(number).name)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and end, when a rank was asked to.
+
+        Raises:
+            Interrupted: when it is saved.
+            OSError: when it could not be.
+        """
+        if trainer.world_size > 1:
+            if trainer.global_step % self.every:
+                return
+            self.asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
+        if self.asked:
+            save_last(trainer, self.path)
+            raise Interrupted(0)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the signals back, before Lightning gives back those that it took."""
+        self._give_back()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the signals back, before Lightning gives back those that it took."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers.clear()

@@ -1,0 +1,152 @@
+"""A sweep's jobs: each in a process of its own, together one W&B group and one report."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
+from types import FrameType
+
+import torch
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from esrgan_lit.reports.runs import FAILURE
+from esrgan_lit.reports.training import write_report
+from esrgan_lit.training.callbacks import Interrupted
+
+OUTPUT = "output.txt"  # what a job prints, where others run beside it
+log = logging.getLogger(__name__)
+
+
+class JobFailedError(RuntimeError):
+    """A job of a sweep failed; Hydra goes on with the others and fails at the end."""
+
+
+def run_job(config: DictConfig) -> None:
+    """Run this job of a sweep, then write the sweep's report anew.
+
+    In a process of its own, because what one job leaves in a process harms the next: the rank variables and process
+    group of several GPUs, a CUDA error, a full memory. That process is no multirun either, and its own further ranks
+    do not begin the sweep anew, each in another folder.
+
+    Args:
+        config: of the job, as Hydra composed it.
+
+    Raises:
+        JobFailedError: when it failed.
+        ValueError: when the jobs would write to one folder.
+        Interrupted: when SIGTERM or Ctrl-C ended the sweep, with this job's checkpoint written.
+    """
+    hydra = HydraConfig.get()
+    folder, sweep = Path(hydra.runtime.output_dir), Path(hydra.sweep.dir).absolute()
+    changes = swept(sweep, hydra.overrides.task)
+    log.info("job %s in %s: %s", hydra.job.num, folder, " ".join(changes))
+    if Path(config.output_dir).absolute() != folder:
+        raise ValueError(
+            f"output_dir={config.output_dir} would be one folder for all jobs; leave it out, and say with "
+            "hydra.sweep.dir=FOLDER where the sweep is to be"
+        )
+    _name_in_wandb(config, sweep, changes)
+    # Under SLURM each rank of the job comes here, and writes a file of its own.
+    rank = getattr(rank_zero_only, "rank", None) or 0
+    settings = folder / ".hydra" / f"job_{rank}.yaml"
+    settings.parent.mkdir(exist_ok=True)
+    OmegaConf.save(config, settings, resolve=True)
+    failure = folder / FAILURE
+    failure.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "esrgan_lit.cli.train", str(settings), str(sweep)]
+    launcher = hydra.launcher["_target_"]
+    output = None if "BasicLauncher" in launcher else folder / OUTPUT
+    one_gpu = config.trainer.accelerator == "gpu" and config.trainer.devices == 1
+    try:
+        with _gpu_of_its_own(sweep, hydra.job.num) if one_gpu and "Joblib" in launcher else nullcontext({}) as gpu:
+            code = _run_process(command, output, os.environ | gpu)
+        if code and not failure.exists():
+            reason = f"killed by signal {-code}" if code < 0 else f"its process ended with code {code}"
+            failure.write_text(reason, encoding="utf-8")
+    finally:
+        if rank == 0:
+            _report(sweep)
+    if code:
+        raise JobFailedError(f"job {hydra.job.num} in {folder}: {failure.read_text(encoding='utf-8')}")
+
+
+def swept(sweep: Path, overrides: Sequence[str]) -> list[str]:
+    """Those of a job's overrides that the sweep varies."""
+    if not (sweep / "multirun.yaml").is_file():  # a sweeper that writes none
+        return list(overrides)
+    given = OverridesParser.create().parse_overrides(list(OmegaConf.load(sweep / "multirun.yaml").hydra.overrides.task))
+    fixed = {each.get_key_element() for each in given if not each.is_sweep_override()}
+    return [each for each in overrides if each.partition("=")[0] not in fixed]
+
+
+def _name_in_wandb(config: DictConfig, sweep: Path, changes: Sequence[str]) -> None:
+    """The sweep's jobs are one group in W&B, and each is named for its changes; what the user chose stays."""
+    options = OmegaConf.select(config, "trainer.logger.wandb")
+    if options is not None:
+        options.group = options.group or f"{sweep.parent.name}/{sweep.name}"
+        options.name = " ".join([config.name, *changes]) if options.name == config.name else options.name
+
+
+@contextmanager
+def _gpu_of_its_own(sweep: Path, number: int) -> Iterator[dict[str, str]]:
+    """Of several GPUs one that no job beside this has, as environment variables; where all are taken, a shared one."""
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
+    with ExitStack() as stack:
+        chosen = visible[number % count] if count else None
+        for gpu in visible[:count]:
+            with suppress(Timeout):
+                stack.enter_context(FileLock(sweep / f".gpu_{gpu}.lock", blocking=False))
+                chosen = gpu
+                break
+        yield {} if chosen is None else {"CUDA_VISIBLE_DEVICES": chosen}
+
+
+def _run_process(command: Sequence[str], output: Path | None, environment: Mapping[str, str]) -> int:
+    """Run a command to its end and return its code; SIGTERM and Ctrl-C end it, gently, and then us."""
+    # Beside others its progress bar would be lost among theirs.
+    with nullcontext() if output is None else output.open("ab") as file:
+        errors = None if file is None else subprocess.STDOUT
+        process = subprocess.Popen(command, stdout=file, stderr=errors, env=environment)
+        try:
+            with _interrupted_by_signals():
+                return process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(0)
+
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _report(sweep: Path) -> None:
+    """Write the report of the jobs so far. The last job to end writes the whole one, also where jobs run at once."""
+    try:
+        with FileLock(sweep / ".report.lock"):
+            written = write_report([sweep], sweep)
+            table = (sweep / "summary.md").read_text(encoding="utf-8")
+        print(f"\n{table}", *written, sep="\n", flush=True)
+    except Exception as error:  # whatever it is, it is no reason to lose the other jobs
+        log.warning("the sweep's report could not be written (%s); `esrgan-report %s` makes it", error, sweep)

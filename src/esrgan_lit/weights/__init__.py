@@ -1,0 +1,1 @@
+"""Generators' weights: read, written, interpolated, published, exported."""

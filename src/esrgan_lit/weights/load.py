@@ -1,0 +1,134 @@
+"""Weights of generators: from files and releases, and into slim files."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from esrgan_lit.files import written_whole
+from esrgan_lit.networks.generator import Generator
+from esrgan_lit.networks.hub import WEIGHTS
+from esrgan_lit.networks.rrdbnet import RRDBNet
+from esrgan_lit.networks.srresnet import SRResNet
+from esrgan_lit.weights import releases
+from esrgan_lit.weights.layouts import Architecture, WeightsError
+from esrgan_lit.weights.reading import Weights, read_file
+
+GENERATORS = {"RRDBNet": RRDBNet, "SRResNet": SRResNet}
+
+
+def build_generator(architecture: Architecture) -> Generator:
+    """Build a generator from its ``architecture``: the class's name and its constructor's arguments."""
+    arguments = dict(architecture)
+    name = arguments.pop("name", None)
+    if name not in GENERATORS:
+        raise WeightsError(f"architecture {name!r} is not known; known are {', '.join(GENERATORS)}")
+    try:
+        return GENERATORS[name](**arguments)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"architecture {architecture} cannot be built: {error}") from error
+
+
+def load_generator(source: str | Path, ema: bool = True) -> Generator:
+    """Load a generator, ready to use. What a file is, is read from its content, and its architecture from its shapes.
+
+    Args:
+        source: a checkpoint of either stage; a file of weights (``.safetensors``, ``.pth``, ``.pt``, ``.ckpt``) with
+            the names of BasicSR, of the ESRGAN repository in its new or old form, or of mmagic, bare or wrapped; a
+            folder that ``save_pretrained`` wrote; or a release by its name, such as ``esrgan_x4``.
+        ema: take the averaged weights of a file that has both, rather than the last ones.
+
+    Returns:
+        The network in evaluation mode, in float32, on the CPU. Its ``scale`` and ``architecture`` say what it is, its
+        ``metadata`` where it comes from.
+
+    Raises:
+        WeightsError: when the file holds no generator, with what it looks like instead.
+        FileNotFoundError: when there is neither such a file nor such a release.
+        FetchError: when a release cannot be downloaded, with what to do.
+    """
+    weights = read_weights(source, ema)
+    with torch.device("meta"):  # no time for an initialisation that would be overwritten
+        generator = build_generator(weights.architecture)
+    _fill(generator, weights, source)
+    return generator.eval()
+
+
+def load_weights_into(generator: Generator, source: str | Path) -> None:
+    """Load weights (averaged ones where there are) from what :func:`load_generator` takes into a generator.
+
+    Raises:
+        WeightsError: when the architectures differ, naming what differs.
+    """
+    weights = read_weights(source)
+    with torch.device("meta"):
+        architecture = build_generator(weights.architecture).architecture  # with the defaults of older files
+    differences = differing_fields(architecture, generator.architecture)
+    if differences:
+        listing = ", ".join(f"{key} is {theirs} in the file and {ours} here" for key, theirs, ours in differences)
+        raise WeightsError(
+            f"{source} holds another architecture: {listing}. "
+            "Choose the generator that it was trained with (generator=…), or another file"
+        )
+    _fill(generator, weights, source)
+
+
+def read_weights(source: str | Path, ema: bool = True) -> Weights:
+    """Read architecture, state dict and metadata of what :func:`load_generator` takes."""
+    path = Path(source)
+    if path.is_file():
+        return read_file(path, ema)
+    if path.is_dir():
+        if not (path / WEIGHTS).is_file():
+            raise FileNotFoundError(
+                f"{path} is a folder without {WEIGHTS}; give a file, or a folder of save_pretrained"
+            )
+        return read_file(path / WEIGHTS, ema)
+    name = str(source).lower()
+    if name in releases.RELEASES:
+        weights = read_file(releases.fetch(name), ema)
+        return weights._replace(metadata={**weights.metadata, **releases.metadata(name)})
+    near = difflib.get_close_matches(name, releases.RELEASES, 1)
+    hint = f"did you mean {near[0]}?" if near else f"known releases are {', '.join(releases.RELEASES)}"
+    raise FileNotFoundError(
+        f"{source} is no file, and no release is called so ({hint}); "
+        "give a checkpoint (.ckpt), weights (.safetensors, .pth), or the name of a release"
+    )
+
+
+def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a generator's weights as a slim safetensors file: whole, or not at all.
+
+    Args:
+        generator: an :class:`RRDBNet` or :class:`SRResNet`.
+        path: must end in ``.safetensors``.
+        metadata: further entries for the file's header, beside those of the generator's own file.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} does not end in .safetensors; name it {path.with_suffix('.safetensors').name}")
+    header = {"architecture": json.dumps(generator.architecture), **generator.metadata, **(metadata or {})}
+    state = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(save(state, header))  # with the usual permissions, unlike save_file
+
+
+def differing_fields(first: Architecture, second: Architecture) -> list[tuple[str, Any, Any]]:
+    """(field, value in the first, value in the second) where two architectures differ."""
+    if first.get("name") != second.get("name"):
+        return [("name", first.get("name"), second.get("name"))]
+    keys = [*first, *(key for key in second if key not in first)]
+    return [(key, first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)]
+
+
+def _fill(generator: Generator, weights: Weights, source: str | Path) -> None:
+    try:
+        meta = next(generator.parameters()).is_meta
+        generator.load_state_dict(weights.state, assign=meta)
+    except RuntimeError as error:
+        raise WeightsError(f"{source} does not fit its architecture: {error}") from error
+    generator.metadata = weights.metadata

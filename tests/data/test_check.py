@@ -1,0 +1,269 @@
+"""The doctor on a folder with one of each fault, made on the spot."""
+
+import argparse
+import csv
+import struct
+import zlib
+from collections import defaultdict
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import make_photograph
+from esrgan_lit.data.check import Examination, Fault, add_arguments, examine, run
+from esrgan_lit.resize import imresize
+
+# An image to its own faults; the copies of another are added where they are made.
+FAULTS = {
+    "clean.png": set(),
+    "empty.png": {Fault.EMPTY},
+    "page.jpg": {Fault.NOT_AN_IMAGE},
+    "cut.png": {Fault.DAMAGED},
+    "cut.jpg": {Fault.DAMAGED},
+    "bomb.png": {Fault.BOMB},
+    "small.png": {Fault.TOO_SMALL},
+    "large.png": {Fault.VERY_LARGE},
+    "same.bmp": {Fault.SAME_PIXELS},
+    "half.png": {Fault.NEAR_DUPLICATE},
+    "in_benchmark.png": {Fault.LEAKAGE},
+    "compressed.jpg": {Fault.JPEG},
+    "was_jpeg.png": {Fault.JPEG},
+    "flat.png": {Fault.FLAT},
+    "grey.png": {Fault.GREYSCALE},
+    "grey_in_colour.png": {Fault.GREYSCALE},
+    "palette.png": {Fault.PALETTE},
+    "cmyk.tif": {Fault.CMYK},
+    "grey_16_bit.png": {Fault.DEEP, Fault.GREYSCALE},
+    "colour_16_bit.png": {Fault.DEEP},
+    "alpha.png": {Fault.ALPHA},
+    "turned.png": {Fault.TURNED},
+}
+# What is wrong between an image and its low-resolution partner.
+PAIR_FAULTS = {
+    "paired.png": set(),
+    "lonely.png": {Fault.NO_PARTNER},
+    "ratio.png": {Fault.WRONG_RATIO},
+    "stranger.png": {Fault.OTHER_PICTURE},
+    "shifted.png": {Fault.SHIFTED},
+    "pillow.png": {Fault.OTHER_KERNEL},
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders ``faults``, ``benchmark``, ``high`` and ``low``."""
+    root = tmp_path_factory.mktemp("doctor")
+    for name in ("faults", "benchmark", "high", "low"):
+        (root / name).mkdir()
+    make_faults(root / "faults", root / "benchmark")
+    make_pairs(root / "high", root / "low")
+    return root
+
+
+def make_scene(seed: int, height: int = 150, width: int = 180) -> np.ndarray:
+    """Smooth patches in random colours under fine texture: no two alike, even when small."""
+    patches = np.random.default_rng(seed).integers(20, 236, (6, 7, 3), np.uint8)
+    shapes = np.asarray(Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC), np.int16)
+    texture = make_photograph(height, width, seed).astype(np.int16) - 128
+    return np.clip(shapes + texture // 2, 0, 255).astype(np.uint8)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def make_png(pixels: bytes, height: int, width: int, bits: int, colour: int) -> bytes:
+    """A PNG file that Pillow itself would not write; colour 0 is grey and 2 RGB."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def make_faults(folder: Path, benchmark: Path) -> None:
+    scenes = {name: make_scene(seed) for seed, name in enumerate(FAULTS)}
+    images = {name: Image.fromarray(scene) for name, scene in scenes.items()}
+
+    def encoded(name: str, form: str) -> bytes:
+        file = BytesIO()
+        images[name].save(file, form, quality=75)
+        return file.getvalue()
+
+    images["clean.png"].save(folder / "clean.png")
+    images["clean.png"].save(folder / "same.bmp")
+    images["clean.png"].resize((140, 129), Image.Resampling.LANCZOS).save(folder / "half.png")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "page.jpg").write_bytes(b"<html>404 not found</html>")
+    for name, form in (("cut.png", "PNG"), ("cut.jpg", "JPEG")):
+        whole = encoded(name, form)
+        (folder / name).write_bytes(whole[: len(whole) * 9 // 10])
+    (folder / "bomb.png").write_bytes(make_png(b"", 20_000, 20_000, bits=8, colour=2))
+    images["small.png"].crop((0, 0, 180, 127)).save(folder / "small.png")
+    images["large.png"].resize((240, 200)).save(folder / "large.png")
+    images["in_benchmark.png"].save(folder / "in_benchmark.png")
+    images["in_benchmark.png"].resize((90, 75), Image.Resampling.LANCZOS).save(benchmark / "known.png")
+    (folder / "compressed.jpg").write_bytes(encoded("compressed.jpg", "JPEG"))
+    Image.open(BytesIO(encoded("was_jpeg.png", "JPEG"))).save(folder / "was_jpeg.png")
+    Image.fromarray(scenes["flat.png"] // 64 + 100).resize((9, 9)).resize((180, 150)).save(folder / "flat.png")
+    images["grey.png"].convert("L").save(folder / "grey.png")
+    images["grey_in_colour.png"].convert("L").convert("RGB").save(folder / "grey_in_colour.png")
+    images["palette.png"].convert("P", palette=Image.Palette.ADAPTIVE).save(folder / "palette.png")
+    images["cmyk.tif"].convert("CMYK").save(folder / "cmyk.tif")
+    Image.fromarray(scenes["grey_16_bit.png"][..., 0].astype(np.uint16) * 257).save(folder / "grey_16_bit.png")
+    rows = (scenes["colour_16_bit.png"].astype(">u2") * 257).reshape(150, -1)
+    deep = b"".join(b"\0" + row.tobytes() for row in rows)
+    (folder / "colour_16_bit.png").write_bytes(make_png(deep, 150, 180, bits=16, colour=2))
+    images["alpha.png"].convert("RGBA").save(folder / "alpha.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images["turned.png"].save(folder / "turned.png", exif=exif)
+
+
+def make_pairs(high: Path, low: Path) -> None:
+    scenes = {name: make_scene(100 + seed, 156, 204) for seed, name in enumerate([*PAIR_FAULTS, "nobody.png"])}
+    for name in PAIR_FAULTS:
+        Image.fromarray(scenes[name][4:-4, 4:-4]).save(high / name)
+    partners = {name: imresize(scene[4:-4, 4:-4], 1 / 4) for name, scene in scenes.items()}
+    del partners["lonely.png"]
+    partners["ratio.png"] = imresize(scenes["ratio.png"][4:-4, 4:-4], 1 / 2)
+    partners["stranger.png"] = partners["nobody.png"]
+    partners["shifted.png"] = imresize(scenes["shifted.png"][3:-5, 6:-2], 1 / 4)
+    small = Image.fromarray(scenes["pillow.png"][4:-4, 4:-4]).resize((49, 37), Image.Resampling.BICUBIC)
+    partners["pillow.png"] = np.array(small)
+    for name, pixels in partners.items():
+        Image.fromarray(pixels).save(low / name.replace(".", "x4."))
+
+
+@pytest.fixture
+def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's limit lowered, so that 240×200 pixels are many; twice as many it refuses, as it does 20,000²."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
+
+
+def by_file(examination: Examination) -> dict[str, set[Fault]]:
+    faults = defaultdict(set)
+    for finding in examination.findings:
+        faults[finding.path.name].add(finding.fault)
+    return faults
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("workers", [1, 4])
+def test_each_file_has_its_fault_and_no_other(folders: Path, workers: int) -> None:
+    examination = examine([folders / "faults"], benchmark=[folders / "benchmark"], workers=workers)
+    found = by_file(examination)
+    assert {name: found[name] for name in FAULTS} == FAULTS
+    assert found.keys() == FAULTS.keys()  # nothing on the benchmark's own size
+    assert examination.images == len(FAULTS)
+    assert examination.usable == len(FAULTS) - 6  # five that do not decode, one too small
+    assert not examination.could_start
+
+
+def test_each_pair_has_its_fault_and_no_other(folders: Path) -> None:
+    examination = examine([folders / "high"], low_res=folders / "low")
+    found = by_file(examination)
+    assert {name: found[name] for name in PAIR_FAULTS} == PAIR_FAULTS
+    assert found["nobodyx4.png"] == {Fault.NO_PARTNER}
+    details = {finding.fault: finding.detail for finding in examination.findings}
+    assert "Pillow bicubic: every sample is equal" in details[Fault.OTHER_KERNEL]
+    assert "symmetric, shifted by -1 down and +2 right: every sample is equal" in details[Fault.SHIFTED]
+    assert "196×148" in details[Fault.WRONG_RATIO]
+    assert "98×74, ×4" in details[Fault.WRONG_RATIO]
+
+
+def test_every_fault_is_shown_by_these_tests() -> None:
+    assert set().union(*FAULTS.values(), *PAIR_FAULTS.values()) == set(Fault)
+
+
+def test_damaged_partners_and_benchmarks_are_named(folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "low").mkdir()
+    (tmp_path / "benchmark").mkdir()
+    (tmp_path / "low" / "paired.png").write_bytes((folders / "low" / "pairedx4.png").read_bytes()[:-900])
+    (tmp_path / "benchmark" / "empty.png").write_bytes(b"")
+    high = folders / "high" / "paired.png"
+    examination = examine([high], low_res=tmp_path / "low", benchmark=[tmp_path / "benchmark"])
+    assert by_file(examination) == {"paired.png": {Fault.DAMAGED}, "empty.png": {Fault.EMPTY}}
+    assert {finding.path.parent.name for finding in examination.findings} == {"low", "benchmark"}
+
+
+def test_jpeg_quality_is_read_from_its_tables(tmp_path: Path) -> None:
+    for quality in (30, 50, 75, 93):
+        Image.fromarray(make_scene(quality)).save(tmp_path / f"{quality}.jpg", quality=quality)
+    details = {finding.path.stem: finding.detail for finding in examine([tmp_path]).findings}
+    assert {name: abs(int(detail.split()[-1]) - int(name)) <= 1 for name, detail in details.items()} == dict.fromkeys(
+        ("30", "50", "75", "93"), True
+    )
+
+
+def options(*arguments: str | Path) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args([str(argument) for argument in arguments])
+
+
+@pytest.mark.usefixtures("bounded")
+def test_the_command_prints_a_table_and_writes_every_finding(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [folders / "faults", "--benchmark", folders / "benchmark", "--csv", tmp_path / "new" / "all.csv"]
+    assert run(options(*arguments)) == 1
+    printed = capsys.readouterr().out
+    assert "error         2  truncated or damaged         fetch it again or remove it" in printed
+    assert f"{folders}/faults/in_benchmark.png  looks like {folders}/benchmark/known.png" in printed
+    assert "16 of 22 images can be used: training could NOT start" in printed
+    assert str(tmp_path / "new" / "all.csv") in printed
+    with (tmp_path / "new" / "all.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(map(len, FAULTS.values()))
+    assert [row["severity"] for row in rows] == sorted(row["severity"] for row in rows)  # errors first
+    assert {(Path(row["file"]).name, row["fault"]) for row in rows} >= {
+        ("small.png", "smaller than the crop"),
+        ("half.png", "near duplicate"),
+    }
+
+
+def test_warnings_let_training_start_and_a_crop_too_large_does_not(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey, report = folders / "faults" / "grey.png", ["--csv", tmp_path / "doctor.csv"]
+    assert run(options(grey, *report)) == 0
+    assert "1 of 1 images can be used: training could start" in capsys.readouterr().out
+    assert run(options(grey, "--crop", "160", *report)) == 1
+    assert "0 of 1 images can be used: training could NOT start" in capsys.readouterr().out
+    assert run(options(folders / "faults" / "clean.png", *report)) == 0
+    assert capsys.readouterr().out.startswith("nothing found\n")
+
+
+def test_names_that_cannot_be_printed_are_shown_as_well_as_can_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strange = tmp_path / "photo\udce9.png"  # é in Latin-1
+    try:
+        strange.write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    assert run(options(tmp_path, "--csv", tmp_path / "doctor.csv")) == 1
+    assert "photo\ufffd.png" in capsys.readouterr().out
+    assert "photo\ufffd.png" in (tmp_path / "doctor.csv").read_text(encoding="utf-8")
+
+
+def test_the_table_is_shown_even_where_the_csv_cannot_be_written(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(options(folders / "faults" / "grey.png", "--csv", tmp_path)) == 1
+    printed = capsys.readouterr()
+    assert "greyscale" in printed.out
+    assert str(tmp_path) in printed.err
+
+
+def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(options(tmp_path / "nowhere")) == 1
+    assert "nowhere does not exist" in capsys.readouterr().err
+    for wrong in (["--crop", "0"], ["--scale", "1"], ["--scale", "four"], ["--workers", "0"]):
+        with pytest.raises(SystemExit) as stopped:
+            options(tmp_path, *wrong)
+        assert stopped.value.code == 2
+        assert f"{wrong[1]} is not an integer of" in capsys.readouterr().err

@@ -1,0 +1,470 @@
+"""``esrgan-evaluate``: what it is given, what it computes, what it remembers, and what it writes."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+from PIL import Image
+
+from conftest import make_photograph
+from esrgan_lit import RRDBNet, imresize, load_generator, psnr_y, save_generator, ssim_y
+from esrgan_lit.cli import evaluate as command
+from esrgan_lit.degradations.bicubic import Degradation
+from esrgan_lit.evaluation import evaluate, methods
+from esrgan_lit.evaluation.published import PUBLISHED, published_for
+from esrgan_lit.evaluation.test_sets import TestSet, normalised, open_sets
+from esrgan_lit.images.levels import to_batch
+from esrgan_lit.images.reading import read_image
+from esrgan_lit.images.writing import save_image
+from esrgan_lit.inference.back_projection import BackProjection
+from esrgan_lit.inference.upscale import Upscaler
+from esrgan_lit.metrics.registry import METRICS, make_metric
+from esrgan_lit.reports.evaluation import SetReport
+from esrgan_lit.reports.plots import places_of_difference
+from esrgan_lit.weights import releases
+from esrgan_lit.weights.layouts import WeightsError
+
+RUNNER = methods.Runner(4, torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """A set with truths (one grey, one no multiple of 4) and low-resolution images, as data sets name them."""
+    folder = tmp_path / "Set5"
+    for number, (name, size) in enumerate({"a": (64, 80), "b_c": (61, 70), "grey": (72, 64)}.items()):
+        image = make_photograph(*size, seed=number)
+        height, width = (side // 4 * 4 for side in size)
+        save_image(imresize(image[:height, :width], 1 / 4), folder / "LR" / f"{name}x4.png")
+        (folder / "HR").mkdir(exist_ok=True)
+        Image.fromarray(image).convert("L" if name == "grey" else "RGB").save(folder / "HR" / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Callable[..., Path]:
+    """Save a small network; with ``spoil``, one whose output is not finite."""
+
+    def save(name: str, seed: int = 0, spoil: bool = False, **arguments: int) -> Path:
+        torch.manual_seed(seed)
+        network = RRDBNet(**{"scale": 4, "blocks": 1, "width": 8, "growth": 4, **arguments}, bicubic_skip=True)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+            if spoil:
+                next(iter(network.parameters())).fill_(torch.nan)
+        path = tmp_path / "weights" / f"{name}.safetensors"
+        save_generator(network, path)
+        return path
+
+    return save
+
+
+def composed(tmp_path: Path, *overrides: str) -> DictConfig:
+    with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
+        return compose("evaluate", [f"output_dir={tmp_path}/out", "metrics.names=[psnr_y,ssim_y,rmse]", *overrides])
+
+
+def opened(folder: Path, **more: object) -> TestSet:
+    return open_sets({"mine": {"hr": folder / "HR", **more}}, Degradation(4), ".")[0]
+
+
+def test_the_whole_of_it(folders: Path, weights: Callable[..., Path], tmp_path: Path) -> None:
+    """Bicubic, two networks, their sweep and finished images, against low-resolution images that are given."""
+    for path in (folders / "HR").iterdir():
+        save_image(read_image(path), tmp_path / "theirs" / f"{path.stem}_THEIRS_x4.png")
+    psnr, gan = weights("psnr", 1), weights("gan", 2)
+    config = composed(
+        tmp_path,
+        f"hr={folders}/HR",
+        f"lr={folders}/LR",
+        f"weights={{mine: {psnr}}}",
+        f"images={tmp_path}/theirs",
+        f"sweep.psnr={psnr}",
+        f"sweep.gan={gan}",
+        "sweep.alphas=[0,0.5,1]",
+        "crop=16",
+    )
+    out = command.run(config, command.prepare(config))
+
+    with (out / "results.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["set"] for row in rows} == {"Set5"}
+    values = {(row["image"], row["method"], row["metric"]): float(row["value"]) for row in rows}
+    names = ["bicubic", "mine", "α = 0", "α = 0.5 (networks)", "α = 0.5 (images)", "α = 1", "theirs"]
+    assert list(dict.fromkeys(row["method"] for row in rows)) == names
+    assert all(row["protocol"] and row["low_resolution"] for row in rows)
+    for image in ("a", "b_c"):
+        truth, low_res = read_image(folders / "HR" / f"{image}.png"), read_image(folders / "LR" / f"{image}x4.png")
+        covered = truth[: truth.shape[0] // 4 * 4, : truth.shape[1] // 4 * 4]
+        pair = to_batch(imresize(low_res, 4)), to_batch(covered)
+        assert values[image, "bicubic", "psnr_y"] == pytest.approx(psnr_y(*pair, 4).item(), rel=1e-12)
+        assert values[image, "bicubic", "ssim_y"] == pytest.approx(ssim_y(*pair, 4).item(), rel=1e-12)
+    for method in names:
+        singles = [values[image, method, "psnr_y"] for image in ("a", "b_c", "grey")]
+        assert values["", method, "psnr_y"] == pytest.approx(np.mean(singles))
+        rmse = [values[image, method, "rmse"] ** 2 for image in ("a", "b_c", "grey")]
+        assert values["", method, "rmse"] == pytest.approx(np.sqrt(np.mean(rmse)))
+        assert values["a", "mine", "psnr_y"] == values["a", "α = 0", "psnr_y"]
+    assert values["a", "theirs", "psnr_y"] == np.inf
+    assert values["a", "α = 0.5 (networks)", "psnr_y"] != values["a", "α = 0.5 (images)", "psnr_y"]
+
+    text = (out / "results.md").read_text(encoding="utf-8")
+    assert "4 border pixels shaved" in text
+    assert f"28.42 | {values['', 'bicubic', 'psnr_y']:.2f} ({values['', 'bicubic', 'psnr_y'] - 28.42:+.2f})" in text
+    assert "truth cropped from 70×61 to 68×60" in text
+    for image in ("a", "b_c", "grey"):
+        with Image.open(out / "pictures" / f"Set5_{image}.png") as picture:
+            assert min(picture.size) > 300
+    check_page(out / "index.html", names, 3)
+
+
+def check_page(path: Path, names: list[str], count: int) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not re.findall(r"""(?:src|href)=|@import|url\(|https?://(?!www\.w3\.org)""", text.split('id="data">')[0])
+    script = text.split("</script>")[1]
+    assert "fetch(" not in script
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))  # pyright: ignore
+    images = data["sets"][0]["images"]
+    assert len(images) == count
+    assert data["sets"][0]["methods"] == names
+    for image in images:
+        assert list(image["pixels"]) == ["truth", *names]
+        assert all(pixels.startswith("data:image/webp;base64,") for pixels in image["pixels"].values())
+        assert image["places"]
+
+
+def test_a_sets_own_bicubic_has_the_published_figures(testsets: Path, tmp_path: Path) -> None:
+    config = composed(tmp_path, "+benchmark=set5", f"data_root={testsets}", "metrics.names=[psnr_y]")
+    plan = command.prepare(config)
+    results = evaluate.evaluate(plan.sets, plan.methods, plan.metrics, tmp_path / "cache", 2)
+    report = SetReport(plan.sets[0], results, plan.metrics)
+    comparison = next(row for row in report.literature if row.table.model == "bicubic")
+    assert comparison.published == 28.42
+    assert comparison.ours["bicubic"] == pytest.approx(28.42, abs=0.02)
+
+
+@pytest.mark.parametrize("benchmark", sorted(p.stem for p in (Path(__file__).parents[2] / "conf/benchmark").iterdir()))
+def test_every_benchmark_names_a_set_of_the_catalogue(benchmark: str, tmp_path: Path) -> None:
+    config = composed(tmp_path, f"+benchmark={benchmark}", f"data_root={tmp_path}")
+    ((name, setting),) = command.set_settings(config, {}).items()
+    assert setting["catalogue"] == name
+    photograph = make_photograph(32, 32, 0)
+    folder = {"PIRM-self-val": "PIRM/HR", "DIV2K-valid": "DIV2K/DIV2K_valid_HR"}.get(name, f"{name}/HR")
+    save_image(photograph, tmp_path / folder / "one.png")
+    assert [case.name for case in command.prepare(config).sets[0].cases] == ["one"]
+
+
+def test_several_sets_take_finished_images_from_subfolders(folders: Path, tmp_path: Path) -> None:
+    for name in ("Set5", "other"):
+        for path in (folders / "HR").iterdir():
+            save_image(read_image(path), tmp_path / "theirs" / name / path.name)
+    sets = f"sets={{Set5: {{hr: {folders}/HR}}, other: {{hr: {folders}/HR, lr: {folders}/LR}}}}"
+    plan = command.prepare(composed(tmp_path, sets, f"images={tmp_path}/theirs", "bicubic=false"))
+    assert [case.finished["theirs"].parent.name for test_set in plan.sets for case in test_set.cases[:1]] == [
+        "Set5",
+        "other",
+    ]
+
+
+# What is remembered
+
+
+def counting(name: str, calls: list[str], fail: bool = False) -> methods.Method:
+    def enlarge(image: np.ndarray) -> np.ndarray:
+        calls.append(name)
+        if fail:
+            raise methods.OutputError("its output is NaN")
+        return imresize(image, 4)
+
+    return methods.Method(name, name, f"fingerprint of {name}", enlarge)
+
+
+def test_nothing_is_computed_twice(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_set, calls = opened(folders), []
+    metrics = [make_metric("psnr_y", 4)]
+    first = evaluate.evaluate([test_set], [counting("one", calls)], metrics, tmp_path / "remembered", 2)
+    assert calls == ["one"] * 3
+    monkeypatch.setattr("esrgan_lit.metrics.fidelity.psnr_y", None)
+    again = evaluate.evaluate([test_set], [counting("one", calls)], metrics, tmp_path / "remembered", 1)
+    assert (again, calls) == (first, ["one"] * 3)
+    monkeypatch.undo()
+    evaluate.evaluate([test_set], [counting("two", calls)], metrics, tmp_path / "remembered", 1)
+    assert calls[3:] == ["two"] * 3  # other weights
+
+
+def test_another_protocol_or_truth_is_measured_anew(folders: Path, tmp_path: Path) -> None:
+    def figures(border: int) -> list[float]:
+        metric = make_metric("psnr_y", 4, command.MetricOptions(border=border))
+        results = evaluate.evaluate([opened(folders)], [methods.bicubic(4)], [metric], tmp_path / "remembered", 1)
+        return [result.values["psnr_y"] for result in results]
+
+    before = figures(4)
+    assert figures(0) != before
+    assert figures(4) == before
+    save_image(255 - read_image(folders / "HR" / "a.png"), folders / "HR" / "a.png")
+    assert figures(4)[0] != before[0]
+    assert figures(4)[1:] == before[1:]
+
+
+def test_a_run_that_was_cut_goes_on(folders: Path, tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def cut(image: np.ndarray) -> np.ndarray:
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return counting("one", calls).enlarge(image)
+
+    metrics, method = [make_metric("psnr_y", 4)], counting("one", calls)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate([opened(folders)], [method._replace(enlarge=cut)], metrics, tmp_path / "remembered", 1)
+    results = evaluate.evaluate([opened(folders)], [method], metrics, tmp_path / "remembered", 1)
+    assert len(calls) == 3
+    assert len(results) == 3
+
+
+# What goes wrong
+
+
+def test_nan_outputs_are_said_and_the_others_done(
+    folders: Path, weights: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoilt = weights("spoilt", spoil=True)
+    config = composed(tmp_path, f"hr={folders}/HR", f"weights={spoilt}", "metrics.names=[psnr_y,rmse]")
+    out = command.run(config, command.prepare(config))
+    table = capsys.readouterr().out
+    assert re.search(r"^spoilt +– +–$", table, re.MULTILINE)
+    assert re.search(r"^bicubic +\d\d\.\d\d\* +\d+\.\d\d\*$", table, re.MULTILINE)
+    assert "a, spoilt: 100.00% of its output is NaN" in table
+    assert "spoilt: 100.00% of its output is NaN" in (out / "results.md").read_text(encoding="utf-8")
+    data = re.search(r'id="data">(.*?)</script>', (out / "index.html").read_text(encoding="utf-8"), re.DOTALL)
+    assert data is not None
+    image = json.loads(data.group(1))["sets"][0]["images"][0]
+    assert list(image["pixels"]) == ["truth", "bicubic"]
+    assert image["values"]["spoilt"]["psnr_y"] is None
+
+
+def test_a_metric_that_cannot_be_had_is_marked_and_the_others_done(folders: Path, tmp_path: Path) -> None:
+    names = "metrics.names=[psnr_y,niqe,lpips]"
+    lacking = ["metrics.niqe_parameters=nowhere", "metrics.lpips_weights=nowhere"]
+    plan = command.prepare(composed(tmp_path, f"hr={folders}/HR", names, *lacking))
+    assert [metric.name for metric in plan.metrics] == ["psnr_y"]
+    assert list(plan.absent) == ["niqe", "lpips"]
+    assert "nowhere is no file" in plan.absent["niqe"]
+    with pytest.raises(ValueError, match="no metric can be had"):
+        command.prepare(composed(tmp_path, f"hr={folders}/HR", "metrics.names=[niqe]", *lacking))
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("baby_HR_x4", "baby"),
+        ("img_001_SRF_4_HR", "img_001"),
+        ("0801x4", "0801"),
+        ("img_2", "img_2"),
+        ("x4", "x4"),
+        ("girl-LR", "girl"),
+    ],
+)
+def test_what_data_sets_append_to_names_is_left_out(stem: str, expected: str) -> None:
+    assert normalised(stem) == expected
+
+
+def test_unpaired_names_are_refused(folders: Path) -> None:
+    (folders / "LR" / "bx4.png").write_bytes((folders / "LR" / "ax4.png").read_bytes())
+    (folders / "LR" / "greyx4.png").unlink()
+    with pytest.raises(ValueError, match=r"truths without one: grey; files without a truth: bx4\.png"):
+        opened(folders, lr=folders / "LR")
+    (folders / "LR" / "greyx4.png").write_bytes((folders / "LR" / "ax4.png").read_bytes())
+    (folders / "LR" / "bx4.png").rename(folders / "LR" / "a_again.png")
+    with pytest.raises(ValueError, match=r"several for one truth: a_again\.png, ax4\.png"):
+        opened(folders, lr=folders / "LR")
+
+
+def test_truths_of_one_name_are_refused(folders: Path) -> None:
+    (folders / "HR" / "more").mkdir()
+    (folders / "HR" / "more" / "a.png").write_bytes((folders / "HR" / "a.png").read_bytes())
+    with pytest.raises(ValueError, match="would both be called a"):
+        opened(folders)
+
+
+def test_finished_images_off_by_less_than_the_scale_are_cropped_and_more_are_refused(
+    folders: Path, tmp_path: Path
+) -> None:
+    for path in (folders / "HR").iterdir():
+        image = read_image(path)
+        save_image(image[:-3, :-1] if path.stem == "a" else image, tmp_path / "theirs" / path.name)
+    test_set = opened(folders, finished={"theirs": tmp_path / "theirs"})
+    metrics = [make_metric("psnr_y", 4), make_metric("consistency", 4)]
+    results = evaluate.evaluate([test_set], [], metrics, tmp_path / "remembered", 1)
+    assert results[0].note == "output of 79×61 and truth of 80×64 cropped to 76×60"
+    assert results[0].values["psnr_y"] == np.inf
+    save_image(make_photograph(60, 80, 0), tmp_path / "theirs" / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png is 80×60, its truth 80×64"):
+        opened(folders, finished={"theirs": tmp_path / "theirs"})
+    save_image(make_photograph(15, 20, 0), folders / "LR" / "ax4.png")
+    with pytest.raises(ValueError, match=r"ax4\.png, enlarged 4 times, is 80×60, its truth 80×64"):
+        opened(folders, lr=folders / "LR")
+
+
+def test_damaged_and_tiny_images_are_refused(folders: Path) -> None:
+    (folders / "HR" / "a.png").write_bytes((folders / "HR" / "a.png").read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"1 images cannot be decoded:\n  .*a\.png"):
+        opened(folders)
+    save_image(make_photograph(12, 90, 0), folders / "HR" / "a.png")
+    with pytest.raises(ValueError, match="too small"):
+        opened(folders)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "no test set: give hr=FOLDER"),
+        (["lr=somewhere"], "no hr beside it"),
+        (["hr=nowhere"], "hr: nowhere does not exist"),
+        (["hr={hr}", "weights=nowhere.pth"], r"nowhere\.pth is no file"),
+        (["hr={hr}", "weights={weights}", "scale=2"], "enlarges 4 times, but scale is 2"),
+        (["hr={hr}", "sweep.psnr={weights}"], "a sweep needs both ends"),
+        (["hr={hr}", "sweep.psnr={weights}", "sweep.gan={weights}", "sweep.alphas=[2]"], r"alpha 2 is not in \[0, 1\]"),
+        (["hr={hr}", "back_project=Irani"], "back_project 'Irani' is not known; use gaussian or reverse-filter"),
+        (["hr={hr}", "sweep.psnr={weights}", "sweep.gan={weights}", "sweep.by=[pixels]"], "networks, images or both"),
+        (["hr={hr}", "bicubic=false"], "nothing to evaluate"),
+        (["hr={hr}", "metrics.names=[psnr]"], "metric 'psnr' is not known"),
+        (["hr={hr}", "weights={{bicubic: {weights}}}"], "two methods are called 'bicubic'"),
+        (["hr={hr}", "images={{bicubic: {hr}}}"], "two methods are called 'bicubic'"),
+        (["sets={{mine: {{lr: {hr}}}}}"], "it takes hr: FOLDER or catalogue: NAME"),
+        (["hr={hr}", "boundary=periodic"], "boundary 'periodic' is not known"),
+    ],
+)
+def test_what_is_wrong_is_said_before_time_is_spent(
+    overrides: list[str], message: str, folders: Path, weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    filled = [override.format(hr=folders / "HR", weights=weights("some")) for override in overrides]
+    with pytest.raises((ValueError, OSError), match=message):
+        command.prepare(composed(tmp_path, *filled))
+
+
+# Methods, places, figures
+
+
+def test_names_are_as_much_of_the_paths_as_tells_them_apart() -> None:
+    assert methods.name_sources(None) == {}
+    assert methods.name_sources("a/net.pth") == {"net": "a/net.pth"}
+    runs = ["runs/a/checkpoints/best.ckpt", "runs/b/checkpoints/best.ckpt"]
+    assert list(methods.name_sources(runs)) == ["a/best", "b/best"]
+    assert methods.name_sources({"ours": "x.pth"}) == {"ours": "x.pth"}
+
+
+def test_image_interpolation_is_the_mean_of_the_outputs(weights: Callable[..., Path]) -> None:
+    psnr, gan = weights("psnr", 1), weights("gan", 2)
+    low_res = make_photograph(16, 20, 0)
+    by_name = {method.name: method for method in methods.sweep(psnr, gan, [0, 0.25, 1], RUNNER)}
+    ends = [by_name[name].enlarge(low_res).astype(float) for name in ("α = 0", "α = 1")]
+    blend = by_name["α = 0.25 (images)"].enlarge(low_res)
+    np.testing.assert_allclose(blend, 0.75 * ends[0] + 0.25 * ends[1], atol=0.5)
+    assert len({method.fingerprint for method in by_name.values()}) == len(by_name)
+    wide = weights("wide", width=16)
+    with pytest.raises(WeightsError, match="different architectures"):
+        methods.sweep(psnr, wide, [0.5], RUNNER)
+    assert methods.sweep(psnr, wide, [0.5], RUNNER, ["images"])[0].enlarge(low_res).shape == (64, 80, 3)
+
+
+@pytest.mark.parametrize("how", ["gaussian", "reverse-filter"])
+def test_back_projection_of_an_evaluation_is_upscales(weights: Callable[..., Path], how: BackProjection) -> None:
+    path, low_res = weights("net", 1), make_photograph(16, 20, 0)
+    plain, projected = (methods.network("net", path, RUNNER._replace(back_project=each)) for each in (None, how))
+    image = projected.enlarge(low_res)
+    np.testing.assert_array_equal(image, Upscaler(load_generator(path), "torch", "cpu", back_project=how)(low_res))
+    distances = [np.abs(imresize(each, 1 / 4).astype(int) - low_res).mean() for each in (plain.enlarge(low_res), image)]
+    assert distances[1] < distances[0]
+    assert plain.fingerprint != projected.fingerprint
+
+
+def test_pirms_protocol_names_the_best_of_each_region(
+    folders: Path, weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
+        protocol = compose("evaluate", ["+protocol=pirm"])
+    assert (protocol.back_project, list(protocol.sweep.by), protocol.bicubic) == ("reverse-filter", ["images"], False)
+    folder = folders / "HR"
+    overrides = ["+protocol=pirm", f"hr={folder}", "sweep.alphas=[0,0.5,1]", "metrics.names=[rmse]", "crop=16"]
+    ends = [f"sweep.psnr={weights('psnr', 1)}", f"sweep.gan={weights('wide', 2, width=16)}"]
+    config = composed(tmp_path, *overrides, *ends)
+    plan = command.prepare(config)
+    assert [method.name for method in plan.methods] == ["α = 0", "α = 0.5 (images)", "α = 1"]
+    report = SetReport(plan.sets[0], [], plan.metrics)
+    metric = plan.metrics[0]  # stands in for PI, which needs a package
+    report.plane = metric, {"a": (11.0, 3.0), "b": (11.5, 2.5), "c": (15.0, 2.0), "d": (17.0, 1.0)}
+    assert report.regions == [
+        f"PIRM's region 1 (RMSE ≤ 11.5): b, {metric.title} {metric.format(2.5)} at RMSE 11.50",
+        f"PIRM's region 3 (RMSE ≤ 16): c, {metric.title} {metric.format(2.0)} at RMSE 15.00",
+    ]
+
+
+def test_folders_and_releases_are_evaluated_like_files(
+    weights: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = weights("net", 1)
+    load_generator(file).save_pretrained(tmp_path / "pretrained")
+    monkeypatch.setattr(releases, "fetch", lambda name: {"esrgan_x4": file}[name])
+    found = [methods.network("net", source, RUNNER) for source in (file, tmp_path / "pretrained", "ESRGAN_x4")]
+    low_res = make_photograph(16, 20, 0)
+    assert len({method.enlarge(low_res).tobytes() for method in found}) == 1
+    assert found[0].fingerprint == found[2].fingerprint
+    assert len(methods.sweep("esrgan_x4", "esrgan_x4", [0, 1], RUNNER)) == 2
+
+
+def test_what_spandrel_reads_is_evaluated(tmp_path: Path) -> None:
+    spandrel = pytest.importorskip("spandrel")
+    from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
+
+    network = SRVGGNetCompact(num_feat=8, num_conv=2, upscale=4)
+    torch.save({"params": network.state_dict()}, tmp_path / "compact.pth")
+    method = methods.network("compact", tmp_path / "compact.pth", RUNNER)
+    low_res = make_photograph(16, 20, 0)
+    described = spandrel.ModelLoader().load_from_file(tmp_path / "compact.pth")
+    expected = described(to_batch(low_res)).detach()[0].clamp(0, 1).permute(1, 2, 0).numpy() * 255
+    np.testing.assert_allclose(method.enlarge(low_res), expected, atol=0.51)
+    torch.save({"something": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="nor can spandrel read it"):
+        methods.network("other", tmp_path / "other.pth", RUNNER)
+
+
+def test_places_of_difference_do_not_overlap_and_come_most_first() -> None:
+    flat = np.full((200, 300, 3), 128, np.uint8)
+    image = flat.copy()
+    image[96:160, 192:256] = make_photograph(64, 64, 0)
+    image[0:64, 0:64] = 118
+    places = places_of_difference([flat, image, flat], 64, 3)
+    assert places[:2] == [(96, 192), (0, 0)]
+    for (top, left), (other_top, other_left) in ((places[0], places[1]), (places[0], places[2])):
+        assert abs(top - other_top) >= 64 or abs(left - other_left) >= 64
+    assert places_of_difference([flat[:50, :40], image[:50, :40]], 64, 5) == [(0, 0)]
+
+
+def test_published_figures_are_of_metrics_that_exist_and_stand_under_one_set() -> None:
+    assert {table.metric for table in PUBLISHED} <= METRICS.keys()
+    assert all(table.source and table.protocol for table in PUBLISHED)
+    found = published_for("set5", ["psnr_y"], 4)
+    assert {"bicubic": 28.42, "RCAN, DIV2K": 32.63}.items() <= {
+        table.model: table.figures["set5"] for table in found
+    }.items()
+    assert published_for("Set5", ["psnr_y"], 2) == []
+
+
+def test_a_page_that_would_be_too_large_is_compressed_then_thinned(folders: Path, tmp_path: Path) -> None:
+    config = composed(tmp_path, f"hr={folders}/HR", "page_megabytes=0.01", "metrics.names=[psnr_y]")
+    text = (command.run(config, command.prepare(config)) / "index.html").read_text(encoding="utf-8")
+    assert "compressed with loss (WebP, quality 90)" in text
+    assert "of 3 images are left out" in text

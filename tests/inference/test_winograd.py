@@ -1,0 +1,134 @@
+"""winograd.cpp against PyTorch's convolutions, and its compilation."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from esrgan_lit import load_generator
+from esrgan_lit.inference import winograd
+from esrgan_lit.inference.engines import body_of, make_engine
+from esrgan_lit.inference.upscale import Upscaler
+from esrgan_lit.networks.generator import Generator
+from esrgan_lit.networks.rrdbnet import RRDBNet
+from esrgan_lit.networks.srresnet import SRResNet
+
+needs_compiler = pytest.mark.skipif(not winograd.available(), reason="no C++ compiler")
+
+
+@torch.inference_mode()
+def outputs(generator: Generator, low_res: Tensor) -> tuple[Tensor, Tensor]:
+    """What the engine and PyTorch make of an image, the finish included and the image skip not."""
+    images = []
+    for name in ("winograd", "torch"):
+        engine = make_engine(name, generator.eval())
+        head = engine.head(low_res)
+        images.append(engine.finish()(engine.blocks(0, len(body_of(generator)))(head), head))
+    return images[0], images[1]
+
+
+def with_larger_weights(generator: Generator) -> Generator:
+    """A copy without the small initialisation, so that every convolution counts in the output; biases too."""
+    generator = copy.deepcopy(generator)
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith("bias"):
+                parameter.uniform_(-0.1, 0.1)
+            else:
+                parameter *= 5
+    return generator
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "generator",
+    [
+        RRDBNet(4, blocks=2),
+        RRDBNet(3, blocks=1, width=24, growth=8),
+        RRDBNet(2, blocks=1, width=8, growth=5, channels=1),
+        RRDBNet(1, blocks=1, width=40, growth=32),
+        RRDBNet(8, blocks=1, width=16, growth=16),
+        RRDBNet(2, blocks=1, width=16, growth=8, unshuffle=2),
+        SRResNet(4, blocks=2, width=32),
+        SRResNet(3, blocks=1, width=8),
+    ],
+    ids=lambda generator: "-".join(map(str, generator.architecture.values())),
+)
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (6, 12), (7, 5), (23, 38)])
+def test_same_image_as_pytorch(generator: Generator, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    step = generator.unshuffle
+    low_res = torch.rand(1, generator.architecture["channels"], height * step, width * step)
+    image, reference = outputs(with_larger_weights(generator), low_res)
+    assert image.shape == reference.shape
+    assert (image - reference).abs().max() < 1e-5 * reference.abs().max()
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 3])
+def test_any_number_of_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        image, reference = outputs(with_larger_weights(RRDBNet(2, 1, 16, 8)), torch.rand(1, 3, 70, 45))
+    finally:
+        torch.set_num_threads(before)
+    assert (image - reference).abs().max() < 1e-5 * reference.abs().max()
+
+
+@needs_compiler
+def test_real_weights_stay_within_a_ten_thousandth(real_weights: Path) -> None:
+    generator = load_generator(real_weights / "RealSR_DF2K_x4_fp16.pth")
+    torch.manual_seed(0)
+    image, reference = outputs(generator, torch.rand(1, 3, 25, 40))
+    assert (image - reference).abs().max() < 1e-4
+
+
+@needs_compiler
+def test_two_processes_compile_at_once(tmp_path: Path) -> None:
+    command = "from esrgan_lit import winograd; print(winograd.library().group_size())"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", command], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    printed = [process.communicate()[0] for process in processes]
+    assert printed[0] == printed[1] == f"{winograd.library().group_size()}\n"
+    assert [path.suffix for path in (tmp_path / "esrgan_lit").iterdir()] == [".so"]
+
+
+@pytest.fixture
+def uncompiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder in which nothing is compiled yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(winograd, "library", winograd.library.__wrapped__)
+    return tmp_path
+
+
+def test_without_a_compiler_the_message_says_so(uncompiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler.*install one.*--engine torch"):
+        Upscaler(RRDBNet(4, 1, 8, 8), "winograd", "cpu")
+    assert not winograd.available()
+
+
+def test_a_compiler_that_fails_leaves_nothing_behind(uncompiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", f"{sys.executable} -c raise(SystemExit('unheard-of'))")
+    with pytest.raises(ValueError, match=r"cannot compile (?s:.*)unheard-of"):
+        winograd.library()
+    assert list((uncompiled / "esrgan_lit").iterdir()) == []
+
+
+def test_a_cache_folder_that_is_none(uncompiled: Path) -> None:
+    (uncompiled / "esrgan_lit").write_text("a file")
+    if shutil.which("c++") is None:
+        pytest.skip("no C++ compiler")
+    with pytest.raises(ValueError, match=r"cannot be compiled.*esrgan_lit"):
+        winograd.library()

@@ -1,0 +1,21 @@
+"""Imports go down only: a folder knows the layers below it, never those above (the contract is in pyproject.toml)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_imports_go_down_only() -> None:
+    linter = Path(sys.executable).parent / "lint-imports"
+    result = subprocess.run(
+        [linter], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    check = (
+        "import sys, esrgan_lit; assert 'torch' not in sys.modules;"
+        "esrgan_lit.RRDBNet; assert not {'hydra', 'lightning'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)

@@ -1,0 +1,206 @@
+"""Interrupted trainings: killed at any moment, asked to stop, out of disk; each must end as if nothing had been."""
+
+import csv
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from esrgan_lit.training.checkpointing import AtomicCheckpointIO, find_checkpoint
+from esrgan_lit.training.trainer import train
+
+STEPS = 6
+
+
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """``esrgan-train`` in a process group of its own, which an accident may kill."""
+    command = [str(Path(sys.executable).parent / "esrgan-train"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, env=environment, start_new_session=True
+    )
+
+
+def overrides(tiny: Callable[[str], list[str]], processes: int) -> list[str]:
+    """The GAN stage in float32: a checkpoint and a validation (of three images) every second of six iterations."""
+    kept = [change for change in tiny("gan_rrdb23") if not change.startswith(("output_dir", "trainer.max_steps"))]
+    several = [] if processes == 1 else ["trainer.devices=2", "trainer.strategy=ddp"]
+    return [*kept, *several, "data.validation=${data.train}", "trainer.callbacks.periodic.every_n_train_steps=1000"]
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """All that makes up a training: weights, running averages, optimizers, schedules, counters."""
+    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    kept = {key: content[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")}
+    return flatten(kept)
+
+
+def flatten(tree: Any, name: str = "") -> dict[str, Any]:
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    if items is None:
+        return {name: tree}
+    return {key: value for part, branch in items for key, value in flatten(branch, f"{name}/{part}").items()}
+
+
+def logged(folder: Path) -> dict[tuple[str, int], str]:
+    """Every figure in the logs of all starts of a run, the later start's where two have one."""
+    figures = {}
+    logs = sorted(folder.glob("csv/version_*/metrics.csv"))
+    for log in logs:
+        with log.open(newline="") as file:
+            for row in csv.DictReader(file):
+                step, kept = int(row["step"]), ("train/", "val/", "learning_rate", "discriminator_learning_rate")
+                figures |= {(name, step): value for name, value in row.items() if value and name.startswith(kept)}
+    return figures
+
+
+def assert_same_state(first: Path, second: Path) -> None:
+    ours, theirs = state(first), state(second)
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        same = torch.equal(value, theirs[key]) if isinstance(value, torch.Tensor) else value == theirs[key]
+        assert same, key
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[int, Path]:
+    """Runs to compare with, by number of processes; made when first asked for."""
+    return {}
+
+
+def reference(uninterrupted: dict[int, Path], common: list[str], processes: int, folder: Path) -> Path:
+    if processes not in uninterrupted:
+        kept = folder.parent / f"uninterrupted_{processes}"
+        result = run(*common, f"trainer.max_steps={STEPS}", f"hydra.run.dir={folder}/whole", folder=folder)
+        assert result.returncode == 0, result.stderr
+        shutil.copytree(folder / "whole", kept)
+        uninterrupted[processes] = kept
+    return uninterrupted[processes]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("moment", ["step", "checkpoint", "validation"])
+def test_killed_and_resumed_equals_uninterrupted(
+    tiny: Callable[[str], list[str]], tmp_path: Path, uninterrupted: dict[int, Path], moment: str, processes: int
+) -> None:
+    common = overrides(tiny, processes)
+    whole = reference(uninterrupted, common, processes, tmp_path)
+    own = [f"trainer.max_steps={STEPS}", f"hydra.run.dir={tmp_path}/run", "resume=auto"]
+    kill = f"{{_target_: accidents.Kill, moment: {moment}, step: {5 if moment == 'step' else 4}}}"
+    result = run(*common, *own, f"+trainer.callbacks.kill={kill}", folder=tmp_path)
+    assert result.returncode == -9, result.stderr
+    assert "starts from the beginning" in result.stdout
+    result = run(*common, *own, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert_same_state(tmp_path / "run", whole)
+    assert logged(tmp_path / "run") == logged(whole)
+
+
+def test_a_finished_run_goes_on_when_given_more_iterations(
+    tiny: Callable[[str], list[str]], tmp_path: Path, uninterrupted: dict[int, Path]
+) -> None:
+    """Across the end of Lightning's epoch, and of several passes over the three photographs."""
+    common = overrides(tiny, 1)
+    whole = reference(uninterrupted, common, 1, tmp_path)
+    for steps in (4, 6, 6):  # the third time there is nothing left to do
+        given = [f"trainer.max_steps={steps}", f"hydra.run.dir={tmp_path}/run", "resume=auto"]
+        result = run(*common, *given, folder=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert_same_state(tmp_path / "run", whole)
+    assert logged(tmp_path / "run") == logged(whole)
+
+
+@pytest.mark.parametrize(("name", "processes"), [("SIGTERM", 1), ("SIGINT", 1), ("SIGTERM", 2)])
+def test_a_signal_saves_and_ends(tiny: Callable[[str], list[str]], tmp_path: Path, name: str, processes: int) -> None:
+    common = [*overrides(tiny, processes), f"hydra.run.dir={tmp_path}/run", "trainer.max_steps=1000", "resume=auto"]
+    accident = f"{{_target_: accidents.Signal, name: {name}, step: 3}}"
+    result = run(*common, f"+trainer.callbacks.accident={accident}", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    reached = 4 if processes == 1 else 10  # several ranks agree every ten iterations
+    assert f"stopped at iteration {reached}, saved" in result.stdout
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == reached
+
+
+def test_a_cut_checkpoint_is_recognised_and_the_one_before_used(
+    configure: Callable[..., DictConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(configure("psnr_rrdb23", "trainer.max_steps=3", "trainer.val_check_interval=1"))
+    checkpoints = tmp_path / "run" / "checkpoints"
+    last = checkpoints / "last.ckpt"
+    assert find_checkpoint(checkpoints) == last
+    whole = last.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:5000] + bytes(100) + whole[5100:]):
+        last.write_bytes(damaged)
+        caplog.clear()
+        assert find_checkpoint(checkpoints) == checkpoints / "previous.ckpt"
+        assert "last.ckpt is passed over: it is" in caplog.text or "is damaged" in caplog.text
+    last.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"last\.ckpt cannot be gone on from, .*previous\.ckpt instead"):
+        train(configure("psnr_rrdb23", f"resume={last}"))
+    train(configure("psnr_rrdb23", "trainer.max_steps=4", "trainer.val_check_interval=1", "resume=auto"))
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+
+
+def test_a_full_disk_costs_no_checkpoint_and_not_the_training(
+    configure: Callable[..., DictConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    real, calls = torch.save, []
+
+    def fill_the_disk(content: dict[str, Any], file: Any) -> None:
+        calls.append(content["global_step"])
+        if content["global_step"] == 2:
+            file.write(b"the beginning")
+            raise OSError(28, "No space left on device")
+        real(content, file)
+
+    monkeypatch.setattr(torch, "save", fill_the_disk)
+    train(configure("psnr_rrdb23", "trainer.max_steps=3", "trainer.val_check_interval=1"))
+    assert 2 in calls
+    assert "No space left on device" in caplog.text
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert torch.load(checkpoints / "previous.ckpt", weights_only=True)["global_step"] == 3  # saved twice at the end
+    assert not list(checkpoints.glob(".*"))
+
+    monkeypatch.setattr(torch, "save", lambda content, file: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match=r"No space left.*Make room for it"):  # or the run would seem complete
+        train(configure("psnr_rrdb23", "trainer.max_steps=5", "trainer.val_check_interval=1", "resume=auto"))
+    assert find_checkpoint(checkpoints) == checkpoints / "last.ckpt"
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"global_step": 1}, tmp_path / "new" / "last.ckpt")
+    caplog.set_level(logging.ERROR)
+    (tmp_path / "new" / "blocked").write_text("a file where a folder should be")
+    writer.save_checkpoint({"global_step": 2}, tmp_path / "new" / "blocked" / "last.ckpt")
+    assert writer.failure is not None
+    assert "was not written" in caplog.text
+    assert torch.load(tmp_path / "new" / "last.ckpt", weights_only=True) == {"global_step": 1}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_signals_are_given_back(
+    configure: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Or a notebook, or the next job of a sweep, could no longer be stopped."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    if fails:
+        monkeypatch.setattr("esrgan_lit.training.stages.PsnrStage.losses", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(configure("psnr_rrdb23"))
+    else:
+        train(configure("psnr_rrdb23"))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -1,0 +1,146 @@
+"""``esrgan-train`` as a user meets it: runs, resumed runs, and what it says about bad input."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, open_dict
+from PIL import Image
+
+from esrgan_lit.training.trainer import train
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # the resumed run writes to a folder of its own
+@pytest.mark.parametrize("experiment", ["psnr_rrdb23", "gan_rrdb23"])
+def test_same_seed_same_weights_and_resume_goes_on_exactly(
+    configure: Callable[..., DictConfig], tmp_path: Path, experiment: str
+) -> None:
+    def weights(last: Path) -> dict[str, torch.Tensor]:
+        return torch.load(last, weights_only=True)["state_dict"]
+
+    steps = ["trainer.max_steps=4"]
+    whole = weights(train(configure(experiment, *steps)))
+    part = train(configure(experiment, f"output_dir={tmp_path}/part"))
+    resumed = weights(train(configure(experiment, *steps, f"output_dir={tmp_path}/resumed", f"resume={part}")))
+    assert whole.keys() == resumed.keys()
+    for key, value in whole.items():
+        assert torch.equal(value, resumed[key]), key
+    assert any(not torch.equal(whole[key], value) for key, value in weights(part).items())
+
+
+def test_a_run_leaves_log_panels_and_checkpoints(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    train(configure("psnr_rrdb23", "trainer.max_steps=3"))  # the last step is not one of validation
+    run = tmp_path / "run"
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    header, *rows = (run / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
+    assert {"train/pixel", "val/psnr_y", "val/ssim_y", "val/psnr_y_without_ema"} <= set(header.split(","))
+    assert len(rows) >= 3
+    with Image.open(run / "panels" / "step_0000002_a.png") as panel:
+        assert panel.size == (4 * 88, 68)  # a.png is 90×70, cut to multiples of 4
+
+
+def test_wandb_is_offline_without_a_key(
+    configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
+    train(configure("psnr_rrdb23", "logger=wandb"))
+    assert list((tmp_path / "run").rglob("offline-run-*/*.wandb"))
+    assert (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").is_file()
+
+
+def test_messages_for_bad_configurations(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    with pytest.raises(InstantiationException, match="crop 130 is not a multiple of scale 4"):
+        train(configure("psnr_rrdb23", "crop=130"))
+    with pytest.raises(InstantiationException, match="crop 48 is not a multiple of 32"):
+        train(configure("gan_rrdb23", "crop=48"))
+    with pytest.raises(InstantiationException, match=r"stage\.start_from is not set"):
+        train(configure("gan_rrdb23", "stage.start_from=null"))
+    with pytest.raises(ValueError, match=r"resume: none\.ckpt is no file"):
+        train(configure("psnr_rrdb23", "resume=none.ckpt"))
+    with pytest.raises(InstantiationException, match=r"unexpected keyword argument 'ema_dcay'"):
+        train(configure("psnr_rrdb23", "+stage.ema_dcay=0.9"))
+    config = configure("psnr_rrdb23")
+    with open_dict(config):
+        config.trianer = {"max_steps": 3}
+    with pytest.raises(ValueError, match="'trianer' is not known; did you mean trainer"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+def run_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "esrgan-train"), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_command_in_another_folder(tmp_path: Path, photograph_folder: Path) -> None:
+    """No data: what to put where. Then an experiment of the user's own, in their own folder."""
+    if not torch.accelerator.is_available():
+        result = run_command("+experiment=psnr_rrdb23", folder=tmp_path)
+        assert "finds no GPU here; train on the CPU with trainer=cpu" in result.stderr
+    result = run_command("+experiment=psnr_rrdb23", "trainer=cpu", folder=tmp_path)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    assert "datasets/Set5/HR does not exist" in result.stderr
+    assert "data.validation=[FOLDER,…]" in result.stderr
+
+    result = run_command("stage.ema_decya=0.9", folder=tmp_path)
+    assert "ema_decya" in result.stderr
+    result = run_command(folder=tmp_path)
+    assert "+experiment=psnr_rrdb23" in result.stderr
+
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "my_photographs.yaml").write_text(
+        f"""# @package _global_
+defaults:
+  - override /data: folder
+  - override /trainer: cpu
+  - override /logger: csv
+name: mine
+crop: 32
+generator: {{blocks: 1, width: 8, growth: 4}}
+data: {{train: ["{photograph_folder}"], batch: 2, workers: 1}}
+trainer: {{max_steps: 2}}
+"""
+    )
+    result = run_command("--config-dir", "mine", "+experiment=my_photographs", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "runs" / "mine").glob("*/checkpoints/last.ckpt"))
+
+
+@pytest.mark.parametrize(("stage", "batch_norm"), [("psnr", None), ("gan", "global"), ("gan", "none")])
+def test_two_processes_equal_one_at_double_the_batch(
+    tiny: Callable[[str], list[str]], tmp_path: Path, stage: str, batch_norm: str | None
+) -> None:
+    """Weights, optimizers, logged terms, and the validation means of an odd number of images over two ranks."""
+    common = [*tiny(f"{stage}_rrdb23"), "trainer.precision=64-true", "data.validation=${data.train}"]
+    common += [f"stage.discriminator.batch_norm={batch_norm}"] if batch_norm else []
+    states, logs = [], []
+    for processes in (1, 2):
+        changes = [f"trainer.devices={processes}", f"data.batch={4 // processes}", f"output_dir={tmp_path}/{processes}"]
+        result = run_command(*common, *changes, "trainer.strategy=ddp", folder=tmp_path)
+        assert result.returncode == 0, result.stderr
+        run = tmp_path / str(processes)
+        content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        assert content["global_step"] == 2
+        optimizers = {
+            f"{number}.{parameter}.{name}": value
+            for number, optimizer in enumerate(content["optimizer_states"])
+            for parameter, state in optimizer["state"].items()
+            for name, value in state.items()
+        }
+        states.append({key: value for key, value in content["state_dict"].items() if key != "counts"} | optimizers)
+        logs.append((run / "csv" / "version_0" / "metrics.csv").read_text().splitlines())
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=1e-9, atol=1e-9, msg=key)
+    (header, *_, one), (_, *_, two) = logs
+    assert "val/psnr_y" in header
+    assert [float(value) for value in two.split(",") if value] == pytest.approx(
+        [float(value) for value in one.split(",") if value], rel=1e-6
+    )

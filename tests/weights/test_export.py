@@ -1,0 +1,168 @@
+"""Every export is run by the program that it is for, and compared with PyTorch."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors import safe_open
+from spandrel import ImageModelDescriptor, ModelLoader
+
+from esrgan_lit import RRDBNet, SRResNet, load_generator
+from esrgan_lit.networks.generator import Generator
+from esrgan_lit.weights.export import SIZES, TARGETS, export_generator
+from esrgan_lit.weights.runtimes import ExportError, Settings
+
+NETWORKS = {
+    "rrdb": lambda: RRDBNet(4, 1, 8, 4),
+    "rrdb-skip": lambda: RRDBNet(4, 1, 8, 4, bicubic_skip=True),
+    "rrdb-unshuffle": lambda: RRDBNet(2, 1, 8, 4, unshuffle=2),
+    "srresnet": lambda: SRResNet(3, 1, 8),
+    "srresnet-bn": lambda: SRResNet(2, 1, 8, batch_norm=True),
+}
+
+
+def with_values(generator: Generator) -> Generator:
+    """The network with weights as large as after training, so that its output depends on the input."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.copy_(
+                torch.randn_like(parameter) * (0.02 if parameter.ndim == 1 else parameter[0].numel() ** -0.5)
+            )
+    return generator.eval()
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "half"])
+@pytest.mark.parametrize("suffix", [".onnx", ".pt", ".pt2", ".param", ".xml"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_programs_give_the_pixels_of_pytorch(name: str, suffix: str, half: bool, tmp_path: Path) -> None:
+    if half and name != "rrdb":
+        pytest.skip("one network is enough for half precision")
+    exported = export_generator(with_values(NETWORKS[name]()), tmp_path / f"net{suffix}", Settings(half=half))
+    assert len(exported.differences) == len(SIZES) == 3
+    assert max(exported.differences.values()) < (1e-2 if half else 1e-5)
+    assert sorted(tmp_path.iterdir()) == sorted(exported.files)  # and nothing beside them
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("layout", ["basicsr", "esrgan", "old"])
+@pytest.mark.parametrize(("scale", "unshuffle"), [(4, 1), (2, 1), (8, 1), (2, 2), (1, 4)])
+def test_spandrel_loads_every_layout_and_gives_the_same_pixels(
+    layout: str, suffix: str, scale: int, unshuffle: int, tmp_path: Path
+) -> None:
+    generator = with_values(RRDBNet(scale, 1, 32, 32, unshuffle=unshuffle))  # spandrel reads a growth of 32 only
+    path = tmp_path / f"net{suffix}"
+    export_generator(generator, path, Settings(layout))
+    theirs = ModelLoader().load_from_file(path)
+    assert isinstance(theirs, ImageModelDescriptor)
+    assert (theirs.architecture.name, theirs.scale) == ("ESRGAN", scale)
+    for size in SIZES:
+        image = torch.rand(1, 3, *size)
+        with torch.inference_mode():
+            torch.testing.assert_close(theirs.model.eval()(image), generator(image), atol=1e-6, rtol=1e-6)
+    if layout == "basicsr":
+        assert load_generator(path).architecture == generator.architecture
+
+
+def test_files_say_where_the_weights_come_from(tmp_path: Path) -> None:
+    generator = RRDBNet(4, 1, 8, 4)
+    generator.metadata = {"steps": "5", "training_data": "DIV2K"}
+    for suffix in (".safetensors", ".pth", ".onnx"):
+        export_generator(generator, tmp_path / f"net{suffix}", Settings(metadata={"licence": "CC0"}))
+    with safe_open(tmp_path / "net.safetensors", "pt") as file:
+        header = file.metadata()
+    assert header["steps"] == "5"
+    assert header["licence"] == "CC0"
+    assert header["scale"] == "4"
+    assert header["version"]
+    assert json.loads(header["architecture"]) == generator.architecture
+    assert load_generator(tmp_path / "net.pth").metadata["training_data"] == "DIV2K"
+    properties = {entry.key: entry.value for entry in onnx.load(tmp_path / "net.onnx").metadata_props}
+    assert properties["licence"] == "CC0"
+
+
+def test_onnx_has_any_height_and_width_and_float32_ends(tmp_path: Path) -> None:
+    for half in (False, True):
+        export_generator(with_values(RRDBNet(4, 1, 8, 4)), tmp_path / "net.onnx", Settings(half=half))
+        model = onnx.load(tmp_path / "net.onnx")
+        onnx.checker.check_model(model)
+        for end in (model.graph.input[0], model.graph.output[0]):
+            assert end.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+            assert [bool(size.dim_param) for size in end.type.tensor_type.shape.dim] == [True, False, True, True]
+        kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
+        assert kinds == {onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT}
+
+
+def test_an_export_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = with_values(RRDBNet(4, 1, 8, 4))
+    for suffix in (".onnx", ".safetensors", ".param"):
+        (tmp_path / f"net{suffix}").write_text("what was there before")
+
+    def off_by_a_little(path: Path, settings: Settings) -> Any:
+        other = RRDBNet(4, 1, 8, 4).eval()
+        other.load_state_dict(generator.state_dict())
+        with torch.no_grad():
+            other.conv_last.bias += 0.01
+        return lambda image: other(torch.from_numpy(image)).detach().numpy()
+
+    targets = TARGETS
+    for suffix in (".onnx", ".safetensors", ".param"):
+        monkeypatch.setitem(targets, suffix, targets[suffix]._replace(run=off_by_a_little))
+        with pytest.raises(ExportError, match=r"differs from PyTorch by 0\.01 .*it is not kept"):
+            export_generator(generator, tmp_path / f"net{suffix}")
+    assert {path.name for path in tmp_path.iterdir()} == {"net.onnx", "net.safetensors", "net.param"}
+    assert all(path.read_text() == "what was there before" for path in tmp_path.iterdir())
+
+
+def test_half_precision_that_overflows_is_refused(tmp_path: Path) -> None:
+    generator = with_values(RRDBNet(4, 1, 8, 4))
+    with torch.no_grad():
+        generator.conv_first.weight *= 1e6  # beyond half precision's 65,504: black images
+        generator.conv_last.weight *= 1e-6
+    export_generator(generator, tmp_path / "net.onnx")
+    with pytest.raises(ExportError, match="try without half precision"):
+        export_generator(generator, tmp_path / "half.onnx", Settings(half=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_what_other_programs_would_read_wrongly_is_refused(tmp_path: Path) -> None:
+    cases = (
+        (RRDBNet(4, 1, 8, 4, bicubic_skip=True), ".pth", "basicsr", "a bicubic skip"),
+        (RRDBNet(3, 1, 8, 4), ".pth", "old", "scale 3"),
+        (RRDBNet(3, 1, 8, 4), ".safetensors", "old", "scale 3"),
+        (SRResNet(4, 1, 8, batch_norm=True), ".pth", "basicsr", "batch normalisation"),
+        (SRResNet(4, 1, 8), ".pth", "old", "names an RRDBNet's layers, this is an SRResNet"),
+        (RRDBNet(4, 1, 8, 4), ".bin", "basicsr", "does not end in one of .safetensors, .pth, .onnx"),
+        (RRDBNet(4, 1, 8, 4), ".pth", "new", "layout 'new' is not known; use one of basicsr, esrgan, old"),
+    )
+    for generator, suffix, layout, message in cases:
+        with pytest.raises(ValueError, match=message):
+            export_generator(generator, tmp_path / f"net{suffix}", Settings(layout))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("suffix", "module"), [(".onnx", "onnxscript"), (".xml", "openvino"), (".param", "pnnx")])
+def test_without_the_extra_the_message_names_it(
+    suffix: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"needs {module}: pip install 'esrgan_lit\[export\]'"):
+        export_generator(RRDBNet(4, 1, 8, 4), tmp_path / f"net{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_precision_weights_take_half_the_room(tmp_path: Path) -> None:
+    generator = with_values(RRDBNet(4, 2, 16, 16))
+    export_generator(generator, tmp_path / "a.safetensors")
+    export_generator(generator, tmp_path / "b.safetensors", Settings(half=True))
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in "ab"]
+    assert sizes[1] < 0.6 * sizes[0]
+    image = torch.rand(1, 3, 9, 7)
+    with torch.inference_mode():
+        outputs = [load_generator(tmp_path / f"{name}.safetensors")(image).numpy() for name in "ab"]
+    assert 0 < np.abs(outputs[0] - outputs[1]).max() < 1e-2
