@@ -1,6 +1,9 @@
-# The README's commands. `make quickstart` needs Python 3.11 or newer, git and make; nothing else.
+# `make` prints these. Needs Python 3.11 or newer, git and make; nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes that run tests side by side, with one thread each. For example: make test WORKERS=4
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 RUN ?= runs/quickstart
 # For example: make quickstart GAN="stage/perceptual=vgg19"
 PSNR ?=
@@ -9,9 +12,12 @@ GAN ?=
 PHOTOGRAPHS ?=
 MINIATURE ?=
 
-.PHONY: install quickstart notebooks miniature test lint wheel clean
+.PHONY: help install check test lint wheel quickstart notebooks miniature clean
 
-install: .venv/installed
+help: ## print these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/installed ## make .venv with everything, in the versions that are tested together
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
@@ -22,26 +28,31 @@ install: .venv/installed
 		|| $(BIN)/python -m pip install --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-quickstart: install
-	$(BIN)/esrgan-train +experiment=quickstart_psnr hydra.run.dir=$(RUN)/psnr $(PSNR)
-	$(BIN)/esrgan-train +experiment=quickstart_gan stage.start_from=$(RUN)/psnr/checkpoints/last.ckpt hydra.run.dir=$(RUN)/gan $(GAN)
-	$(BIN)/esrgan-compare $(RUN)/psnr/checkpoints/last.ckpt $(RUN)/gan/checkpoints/last.ckpt --output $(RUN)
+check: lint ## before each commit: lint, types and the fast tests, in under two minutes on two cores
+	$(PYTEST) -m "not slow"
 
-# Executes them with the networks of `make quickstart`, and keeps their outputs in them.
-notebooks: install
-	$(BIN)/python notebooks/execute.py
+test: install ## all tests
+	$(PYTEST)
 
-miniature: install
-	@test -n "$(PHOTOGRAPHS)" || { echo "Name a folder with 16 photographs or more: make miniature PHOTOGRAPHS=FOLDER"; exit 2; }
-	$(BIN)/python benchmarks/paper_in_miniature.py --photographs $(PHOTOGRAPHS) --output runs/miniature $(MINIATURE)
-
-test: install
-	$(BIN)/python -m pytest
-
-lint: install
+lint: install ## ruff and basedpyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright
 
-clean:
+wheel: install ## the wheel, in dist/
+	$(BIN)/python -m build --no-isolation --wheel
+
+quickstart: install ## train a small network of each stage in minutes and compare them
+	$(BIN)/esrgan-train +experiment=quickstart_psnr hydra.run.dir=$(RUN)/psnr $(PSNR)
+	$(BIN)/esrgan-train +experiment=quickstart_gan stage.start_from=$(RUN)/psnr/checkpoints/last.ckpt hydra.run.dir=$(RUN)/gan $(GAN)
+	$(BIN)/esrgan-compare $(RUN)/psnr/checkpoints/last.ckpt $(RUN)/gan/checkpoints/last.ckpt --output $(RUN)
+
+notebooks: install ## execute the notebooks with the quickstart's networks and keep their outputs in them
+	$(BIN)/python notebooks/execute.py
+
+miniature: install ## judge the paper's claims on small networks, in an hour: make miniature PHOTOGRAPHS=FOLDER
+	@test -n "$(PHOTOGRAPHS)" || { echo "Name a folder with 16 photographs or more: make miniature PHOTOGRAPHS=FOLDER"; exit 2; }
+	$(BIN)/python benchmarks/paper_in_miniature.py --photographs $(PHOTOGRAPHS) --output runs/miniature $(MINIATURE)
+
+clean: ## remove what `make` made, but for runs/
 	rm -rf .venv build dist

@@ -7,9 +7,7 @@ from pathlib import Path
 
 def test_imports_go_down_only() -> None:
     linter = Path(sys.executable).parent / "lint-imports"
-    result = subprocess.run(
-        [linter], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([linter], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
 
 

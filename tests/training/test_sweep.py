@@ -140,7 +140,7 @@ def test_sigterm_ends_the_job_gently_and_then_the_sweep(tmp_path: Path) -> None:
         "signal.signal(signal.SIGTERM, stop); Path('ready').touch(); time.sleep(100)"
     )
     parent = (
-        "import os, sys; from esrgan_lit.sweep import _run_process\n"
+        "import os, sys; from esrgan_lit.training.sweep import _run_process\n"
         f"_run_process([sys.executable, '-c', {child!r}], None, os.environ); open('went on', 'w')"
     )
     process = subprocess.Popen([sys.executable, "-c", parent + "; open('went on', 'w')"], cwd=tmp_path)
