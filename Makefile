@@ -1,9 +1,12 @@
 # `make` prints these. Needs Python 3.11 or newer, git and make; nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+# What decides over versions. The oldest ones (with uv): make install VERSIONS="--resolution lowest-direct"
+VERSIONS ?= --constraint constraints.txt
 # Processes that run tests side by side, with one thread each. For example: make test WORKERS=4
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+# Tests start some hundred processes: compiled anew in each, what they import would take twice as long.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 RUN ?= runs/quickstart
 # For example: make quickstart GAN="stage/perceptual=vgg19"
 PSNR ?=
@@ -24,8 +27,8 @@ install: .venv/installed ## make .venv with everything, in the versions that are
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	# uv installs in a minute what takes pip seven; where uv cannot (a proxy only pip knows of), pip does it.
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[test]' \
-		|| $(BIN)/python -m pip install --constraint constraints.txt --editable '.[test]'
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode $(VERSIONS) --editable '.[test]' \
+		|| $(BIN)/python -m pip install $(VERSIONS) --editable '.[test]'
 	@touch $@
 
 check: lint ## before each commit: lint, types and the fast tests, in under two minutes on two cores
