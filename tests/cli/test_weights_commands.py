@@ -41,6 +41,15 @@ def test_an_export_prints_the_largest_difference(
     assert torch.load(output, weights_only=True)["model.0.weight"].dtype == torch.float16
 
 
+@pytest.mark.parametrize(("option", "warned"), [("--license", False), ("--licence", True)])
+def test_an_export_says_its_license(
+    option: str, warned: bool, networks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_main([networks[0], "-o", str(tmp_path / "net.pth"), option, "CC0"])
+    assert load_generator(tmp_path / "net.pth").metadata["license"] == "CC0"
+    assert ("--licence is called --license now" in capsys.readouterr().err) == warned
+
+
 def test_exports_refuse_in_one_line(networks: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"esrgan-export: .*net\.bin does not end in one of"):
         export_main([networks[0], "-o", str(tmp_path / "net.bin")])

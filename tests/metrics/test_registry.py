@@ -2,20 +2,25 @@
 
 import math
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import squeezenet1_1
+from torchmetrics.functional.image.dists import DISTSNetwork
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+from torchvision import models
+from torchvision.models import alexnet, squeezenet1_1
 from torchvision.models.vgg import cfgs, make_layers
 
 from conftest import make_photograph
-from esrgan_lit.files import UnavailableError
 from esrgan_lit.images.levels import to_batch
-from esrgan_lit.metrics import registry
+from esrgan_lit.metrics import niqe
 from esrgan_lit.metrics.metric import MetricOptions, MetricUnavailableError
 from esrgan_lit.metrics.niqe import FEATURES
 from esrgan_lit.metrics.registry import METRICS, make_metric
@@ -79,31 +84,44 @@ def test_missing_weights_are_said(name: str, options: MetricOptions) -> None:
         make_metric(name, 4, options)
 
 
-def test_without_a_network_niqe_says_where_its_parameters_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise UnavailableError("no answer")
-
+@pytest.fixture
+def offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that stands at the address of NIQE's parameters, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(registry, "download", fail)
-    place = tmp_path / "esrgan_lit" / "metrics" / "niqe_pris_params.npz"
-    with pytest.raises(MetricUnavailableError, match=f"no answer.*put it at {place}.*metrics.niqe_parameters=FILE"):
+    monkeypatch.setattr(niqe, "PARAMETERS", replace(niqe.PARAMETERS, address=f"file://{tmp_path}/niqe.npz", size=None))
+    return tmp_path / "niqe.npz"
+
+
+def test_without_a_network_niqe_says_where_its_parameters_go(offered: Path, tmp_path: Path) -> None:
+    place = tmp_path / "esrgan_lit" / "metrics" / "niqe.npz"
+    with pytest.raises(MetricUnavailableError, match=rf"(?s)no answer.*niqe\.npz .* as {place}.*niqe_parameters=FILE"):
         make_metric("niqe", 4)
     np.savez(place, mu_pris_param=np.ones((1, FEATURES)), cov_pris_param=np.eye(FEATURES))
-    assert make_metric("niqe", 4).title == "NIQE"
+    with pytest.raises(MetricUnavailableError, match=f"{place} has sha256 .*it is another file. Remove it"):
+        make_metric("niqe", 4)
+    right = MetricOptions(niqe_parameters=place)  # what the user names is the user's choice
+    assert make_metric("niqe", 4, right).title == "NIQE"
 
 
-def test_another_file_than_the_catalogues_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(
-        registry, "download", lambda archive, destination, *_, **__: destination.write_text("login page")
-    )
+def test_another_file_than_niqes_is_not_kept(offered: Path, tmp_path: Path) -> None:
+    offered.write_text("login page")
     with pytest.raises(MetricUnavailableError, match="another file"):
         make_metric("niqe", 4)
-    assert not list((tmp_path / "esrgan_lit" / "metrics").glob("niqe*"))
+    left = (tmp_path / "esrgan_lit" / "metrics").glob("niqe*")
+    assert [path.name for path in left] == ["niqe.npz.rejected"]
+
+
+class Payload:
+    """An object whose reading would run a program."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
 
 
 def test_lpips_takes_weights_from_a_file_and_says_whose(tmp_path: Path, images: tuple[Tensor, Tensor, Tensor]) -> None:
-    usual = torch.hub.get_dir()
     torch.save(squeezenet1_1().state_dict(), tmp_path / "mine.pth")
     options = MetricOptions(lpips_network="squeeze", lpips_weights=tmp_path / "mine.pth")
     metric = make_metric("lpips", 4, options)
@@ -111,24 +129,80 @@ def test_lpips_takes_weights_from_a_file_and_says_whose(tmp_path: Path, images: 
     output, truth, low_res = images
     assert (metric(output, truth, low_res) > 0).all()
     assert metric(truth + 0.4 / 255, truth, low_res).abs().max() == 0
-    assert torch.hub.get_dir() == usual
     with pytest.raises(MetricUnavailableError, match="does not hold its ImageNet weights"):
         make_metric("lpips", 4, options._replace(lpips_network="alex"))
     with pytest.raises(ValueError, match="lpips_network 'resnet' is not known"):
         make_metric("lpips", 4, options._replace(lpips_network="resnet"))
 
 
+@pytest.mark.parametrize(("name", "builder"), [("alex", alexnet), ("squeeze", squeezenet1_1)])
+def test_lpips_is_torchmetrics_own(
+    name: Literal["alex", "squeeze"],
+    builder: Callable[[], nn.Module],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    images: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """As torchmetrics makes it from the same file, by its own way through torch.hub."""
+    path = tmp_path / "checkpoints" / Path(getattr(models, WEIGHTS[name]).IMAGENET1K_V1.url).name
+    path.parent.mkdir()
+    torch.save(builder().state_dict(), path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    theirs = LearnedPerceptualImagePatchSimilarity(name, normalize=True).net.eval()
+    ours = make_metric("lpips", 4, MetricOptions(lpips_network=name, lpips_weights=path))
+    output, truth, low_res = images
+    rounded = [(image * 255).round() / 255 for image in (output, truth)]
+    with torch.no_grad():
+        expected = theirs(*rounded, normalize=True).flatten().double()
+    torch.testing.assert_close(ours(output, truth, low_res), expected, rtol=0, atol=0)
+
+
+WEIGHTS = {"alex": "AlexNet_Weights", "squeeze": "SqueezeNet1_1_Weights"}
+
+
+@pytest.mark.parametrize("setting", ["lpips_weights", "dists_weights"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_program_in_a_file_of_weights_is_not_run(setting: str, zipped: bool, tmp_path: Path) -> None:
+    content = {"features.0.weight": torch.zeros(1), "extra": Payload(tmp_path / "has_run")}
+    torch.save(content, tmp_path / "bad.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        MetricUnavailableError, match=rf"bad\.pth .*could run any program; give metrics\.{setting}=FILE"
+    ):
+        make_metric(setting.partition("_")[0], 4, MetricOptions(**{setting: tmp_path / "bad.pth"}))
+    assert not (tmp_path / "has_run").exists()
+
+
+def test_without_a_network_lpips_says_where_its_weights_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    place = tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    with pytest.raises(MetricUnavailableError, match=rf"(?s)no answer.* as {place}\nor .*metrics\.lpips_weights=FILE"):
+        make_metric("lpips", 4)
+    place.write_bytes(b"another file")
+    with pytest.raises(MetricUnavailableError, match="instead of 7be5be79: it is another file"):
+        make_metric("lpips", 4)
+
+
 def test_dists_sees_differences(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: tuple[Tensor, Tensor, Tensor]
 ) -> None:
     """VGG16 without the classifier that DISTS does not use, which would take half a gigabyte."""
-    layers: nn.Module = make_layers(cfgs["D"])
-    monkeypatch.setattr("torchmetrics.functional.image.dists.vgg16", lambda weights: SimpleNamespace(features=layers))
-    (tmp_path / "vgg16.pth").touch()
+
+    def features() -> nn.Sequential:
+        return make_layers(cfgs["D"])
+
+    torch.manual_seed(0)
+    wanted = features()
+    torch.save(wanted.state_dict(prefix="features."), tmp_path / "vgg16.pth")
+    monkeypatch.setattr(models, "vgg16", lambda init_weights: SimpleNamespace(features=features()))
     metric = make_metric("dists", 4, MetricOptions(dists_weights=tmp_path / "vgg16.pth"))
     output, truth, low_res = images
     assert (metric(output, truth, low_res) > 1e-3).all()
     assert metric(truth, truth, low_res).abs().max() < 1e-5
+    monkeypatch.setattr("torchmetrics.functional.image.dists.vgg16", lambda weights: SimpleNamespace(features=wanted))
+    rounded = [(image * 255).round() / 255 for image in (output, truth)]
+    theirs = DISTSNetwork().eval()(*rounded).flatten().double()  # as torchmetrics makes it from the same weights
+    torch.testing.assert_close(metric(output, truth, low_res), theirs, rtol=0, atol=0)
 
 
 def test_pi_is_made_of_ma_and_niqe_where_pyiqa_is_installed(

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from esrgan_lit import RRDBNet, SRResNet, load_generator
 from esrgan_lit.networks.generator import Generator
 
-ORIGIN = {"training_data": "DIV2K", "steps": "400000", "licence": "CC BY 4.0", "metrics": '{"val/psnr_y": 30.4}'}
+ORIGIN = {"training_data": "DIV2K", "steps": "400000", "license": "CC BY 4.0", "metrics": '{"val/psnr_y": 30.4}'}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_the_card_says_what_is_known(tmp_path: Path) -> None:
     for line in ("| scale | 4 |", "| Training data | DIV2K |", "| Iterations | 400000 |", "RRDBNet.from_pretrained"):
         assert line in card.text
     plain = (generator.save_pretrained(tmp_path / "b") / "README.md").read_text()
-    assert "Training data and Licence are not stated" in plain
+    assert "Training data and License are not stated" in plain
 
 
 def test_uploads_are_what_a_folder_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,17 +73,17 @@ def test_files_say_where_the_weights_come_from(tmp_path: Path) -> None:
     generator = RRDBNet(4, 1, 8, 4)
     generator.metadata = {"steps": "5", "training_data": "DIV2K"}
     for suffix in (".safetensors", ".pth", ".onnx"):
-        export_generator(generator, tmp_path / f"net{suffix}", Settings(metadata={"licence": "CC0"}))
+        export_generator(generator, tmp_path / f"net{suffix}", Settings(metadata={"license": "CC0"}))
     with safe_open(tmp_path / "net.safetensors", "pt") as file:
         header = file.metadata()
     assert header["steps"] == "5"
-    assert header["licence"] == "CC0"
+    assert header["license"] == "CC0"
     assert header["scale"] == "4"
     assert header["version"]
     assert json.loads(header["architecture"]) == generator.architecture
     assert load_generator(tmp_path / "net.pth").metadata["training_data"] == "DIV2K"
     properties = {entry.key: entry.value for entry in onnx.load(tmp_path / "net.onnx").metadata_props}
-    assert properties["licence"] == "CC0"
+    assert properties["license"] == "CC0"
 
 
 def test_onnx_has_any_height_and_width_and_float32_ends(tmp_path: Path) -> None:

@@ -241,6 +241,14 @@ def test_files_from_before_unshuffle_fill_a_network(tmp_path: Path) -> None:
     assert same_weights(filled, generator)
 
 
+def test_files_from_before_license_was_spelled_so_say_theirs(tmp_path: Path) -> None:
+    generator = RRDBNet(4, 1, 8, 4)
+    save_generator(generator, tmp_path / "a.safetensors", {"licence": "CC0"})
+    torch.save({"params": generator.state_dict(), "metadata": {"licence": "CC0"}}, tmp_path / "b.pth")
+    for path in tmp_path.iterdir():
+        assert load_generator(path).metadata == {"license": "CC0"}
+
+
 def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 

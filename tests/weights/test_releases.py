@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from omegaconf import DictConfig
 
 from esrgan_lit import RRDBNet, load_generator
 from esrgan_lit.cli.upscale import main
-from esrgan_lit.files import FetchError
+from esrgan_lit.downloads import FetchError, RemoteFile
 from esrgan_lit.training.trainer import prepare
 from esrgan_lit.weights import releases
 
@@ -36,10 +37,8 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     checksum = hashlib.sha256((tmp_path / "server" / "tiny.pth").read_bytes()).hexdigest()
-    archive = releases.Archive(
-        f"http://127.0.0.1:{server.server_port}/tiny.pth", "", None, f"sha256:{checksum[:8]}", "this test"
-    )
-    release = releases.Release((archive,), 4, "nothing", "CC0", "https://example.org")
+    file = RemoteFile(f"http://127.0.0.1:{server.server_port}/tiny.pth", checksum=f"sha256:{checksum[:8]}")
+    release = releases.Release(4, "nothing", "CC0", "https://example.org", (file,))
     monkeypatch.setitem(releases.RELEASES, "tiny_x4", release)
     monkeypatch.setenv("ESRGAN_WEIGHTS", str(tmp_path / "cache"))
     yield generator, requests
@@ -52,7 +51,7 @@ def test_a_release_is_downloaded_once_and_says_its_origin(released: tuple[RRDBNe
     for name in ("tiny_x4", "Tiny_x4"):
         loaded = load_generator(name)
         assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in generator.state_dict().items())
-        assert loaded.metadata["licence"] == "CC0"
+        assert loaded.metadata["license"] == "CC0"
         assert loaded.metadata["training_data"] == "nothing"
     assert len(requests) == 1
     assert {path.name for path in (tmp_path / "cache").iterdir()} >= {"tiny.pth"}
@@ -71,9 +70,9 @@ def test_images_are_enlarged_with_a_release_by_its_name(
 
 def test_other_files_are_refused(released: tuple[RRDBNet, list[str]], tmp_path: Path) -> None:
     (tmp_path / "server" / "tiny.pth").write_bytes(b"another file")
-    with pytest.raises(FetchError, match=r"has sha256 \w+, the catalogue has \w+: it is another file\. It is removed"):
+    with pytest.raises(FetchError, match=r"has sha256 \w+ instead of \w+: it is another file\. It is kept as"):
         load_generator("tiny_x4")
-    assert not list((tmp_path / "cache").glob("tiny*"))
+    assert [path.name for path in (tmp_path / "cache").glob("tiny*")] == ["tiny.pth.rejected"]
     (tmp_path / "cache" / "tiny.pth").write_bytes(b"put here by hand")
     with pytest.raises(FetchError, match=r"it is another file\. Remove it to have it downloaded"):
         load_generator("tiny_x4")
@@ -83,15 +82,15 @@ def test_without_a_network_the_message_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: tuple[RRDBNet, list[str]]
 ) -> None:
     release = releases.RELEASES["tiny_x4"]
-    dead = release.archives[0]._replace(address="http://127.0.0.1:9/tiny.pth")
-    monkeypatch.setitem(releases.RELEASES, "tiny_x4", release._replace(archives=(dead,)))
+    dead = replace(release.files[0], address="http://127.0.0.1:9/tiny.pth")
+    monkeypatch.setitem(releases.RELEASES, "tiny_x4", replace(release, files=(dead,)))
     with pytest.raises(FetchError) as caught:
         load_generator("tiny_x4")
     for part in (
         "tiny_x4 could not be downloaded",
         "no answer",
         f"http://127.0.0.1:9/tiny.pth (size not known) as {tmp_path / 'cache' / 'tiny.pth'}",
-        "Licence: CC0",
+        "License: CC0",
     ):
         assert part in str(caught.value)
     # and what it says to do works
@@ -113,10 +112,10 @@ def test_the_catalogue_is_consistent() -> None:
     for name, release in releases.RELEASES.items():
         assert name == name.lower()
         assert name.endswith(f"x{release.scale}") or f"_x{release.scale}plus" in name
-        assert release.licence
+        assert release.license
         assert release.training_data
-        for archive in release.archives:
-            kind, _, digits = (archive.checksum or "sha256:00000000").partition(":")
+        for archive in release.files:
+            kind, _, digits = (archive.checksum or "").partition(":")
             assert kind == "sha256"
             assert len(digits) in (8, 64)
             assert set(digits) <= set("0123456789abcdef")

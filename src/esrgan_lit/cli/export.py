@@ -13,7 +13,7 @@ from esrgan_lit.weights.runtimes import ExportError, Settings
 
 
 def export_main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``esrgan-export``."""
+    """Run ``esrgan-export``."""
     parser = argparse.ArgumentParser(
         "esrgan-export",
         description="Write a generator for other programs, run what was written, and compare it with PyTorch.",
@@ -27,11 +27,14 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--half", action="store_true", help="half precision, half the size")
     parser.add_argument("--without-ema", action="store_true", help="the last weights rather than the averaged ones")
-    parser.add_argument("--licence", help="of the weights, for the file's metadata")
+    parser.add_argument("--license", help="of the weights, for the file's metadata")
+    parser.add_argument("--licence", help=argparse.SUPPRESS)  # as it was called; for one release
     parser.add_argument("--training-data", help="for the file's metadata, where the checkpoint does not say it")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     options = parser.parse_args(arguments)
-    given = {"licence": options.licence, "training_data": options.training_data}
+    if options.licence:
+        print("esrgan-export: warning: --licence is called --license now", file=sys.stderr)
+    given = {"license": options.license or options.licence, "training_data": options.training_data}
     settings = Settings(options.layout, options.half, {key: value for key, value in given.items() if value})
     try:
         if options.output.suffix in TARGETS:  # other names are refused below

@@ -5,9 +5,27 @@ github.com/deepinv/deepinv, "torchsr" the torchSR data sets on GitHub, "card" th
 whose sizes have three digits.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from esrgan_lit.files import Archive
+from esrgan_lit.downloads import RemoteFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive(RemoteFile):
+    """A ZIP or tar file of images.
+
+    Attributes:
+        inside: folder in the archive that holds the images; "" for all of it.
+        source: where these facts were found.
+
+    Its checksum may also be ``images-md5:…`` of what is in it: the MD5 of the images' hexadecimal MD5s, one after the
+    other in the order of their names (deepinv's ``calculate_md5_for_folder``).
+    """
+
+    inside: str = ""
+    source: str = ""
+    copies: int = 2
 
 
 class Dataset(NamedTuple):
@@ -35,7 +53,7 @@ class Dataset(NamedTuple):
 def _hugging_face(name: str, file: str, size: int, checksum: str, source: str) -> Archive:
     """One of the archives of high-resolution test images that eugenesiow keeps on Hugging Face."""
     address = f"https://huggingface.co/datasets/eugenesiow/{name}/resolve/main/data/{file}.tar.gz"
-    return Archive(address, file, size, checksum, source)
+    return Archive(address, size, checksum, inside=file, source=source)
 
 
 # Sizes and SHA-256: tensorflow/datasets, datasets/div2k/checksums.tsv. Counts: deepinv. Licence: as loading scripts
@@ -215,14 +233,6 @@ _ALL = (
     ),
 )
 
-# Not a set of images: what `esrgan_lit.scores` needs for NIQE. The same numbers as in the original MATLAB release.
-NIQE_PARAMETERS = Archive(
-    "https://raw.githubusercontent.com/XPixelGroup/BasicSR/master/basicsr/metrics/niqe_pris_params.npz",
-    inside="",
-    size=11_850,
-    checksum="sha256:2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
-    source="XPixelGroup/BasicSR, basicsr/metrics; size and SHA-256 of the file itself",
-)
 
 DATASETS = {dataset.name: dataset for dataset in _ALL}
 

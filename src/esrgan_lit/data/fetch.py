@@ -23,19 +23,9 @@ from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
-from esrgan_lit.data.datasets import DATASETS, GROUPS, Dataset
-from esrgan_lit.files import (
-    CHUNK,
-    Archive,
-    FetchError,
-    UnavailableError,
-    alone,
-    digest,
-    download,
-    full_disk_is_said,
-    readable_bytes,
-    require_space,
-)
+from esrgan_lit.data.datasets import DATASETS, GROUPS, Archive, Dataset
+from esrgan_lit.downloads import FetchError, fetch_file, full_disk_is_said, require_space
+from esrgan_lit.files import CHUNK, alone, digest, readable_bytes
 from esrgan_lit.images.listing import SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -127,43 +117,30 @@ def fetch(name: str, root: str | Path, timeout: float = 30.0, attempts: int = 5,
     with alone(root / f".{name}.lock"):
         if _is_there(dataset, folder):  # the process waited for has fetched it
             return folder
-        for archive in dataset.archives:
-            placed = root / archive.file_name
-            if placed.is_file():
-                log.info("%s: using %s", name, placed)
-                _lay_out(dataset, archive, placed, folder, "Remove it to have it downloaded")
-                log.info("%s: done; %s is kept, and is not needed any more", name, placed)
-                return folder
-        refusals = []
-        for archive in dataset.archives:
-            downloaded = root / archive.file_name
-            try:
-                download(archive, downloaded, timeout, attempts, pause)
-            except UnavailableError as error:
-                refusals.append(f"{archive.address}: {error}")
-                continue
-            rejected = root / f"{archive.file_name}.rejected"
-            try:
-                _lay_out(dataset, archive, downloaded, folder, f"It is kept as {rejected}; run again to download anew")
-            except _WrongFileError:
-                os.replace(downloaded, rejected)
-                raise
-            downloaded.unlink()
-            log.info("%s: from %s. Licence: %s. Cite: %s", name, archive.address, dataset.licence, dataset.citation)
+        placed = [root / archive.file_name for archive in dataset.archives if (root / archive.file_name).is_file()]
+        path = fetch_file(dataset.archives, root, name, _by_hand(dataset, root), timeout, attempts, pause)
+        archive = next(archive for archive in dataset.archives if root / archive.file_name == path)
+        if path in placed:
+            log.info("%s: using %s", name, path)
+            _lay_out(dataset, archive, path, folder, "Remove it to have it downloaded")
+            log.info("%s: done; %s is kept, and is not needed any more", name, path)
             return folder
-    raise FetchError(f"{name} could not be downloaded:\n  " + "\n  ".join(refusals) + f"\n{by_hand(dataset, root)}")
+        rejected = path.with_name(f"{path.name}.rejected")
+        try:
+            _lay_out(dataset, archive, path, folder, f"It is kept as {rejected}; run again to download anew")
+        except _WrongFileError:
+            os.replace(path, rejected)
+            raise
+        path.unlink()
+        log.info("%s: from %s. Licence: %s. Cite: %s", name, archive.address, dataset.licence, dataset.citation)
+        return folder
 
 
-def by_hand(dataset: Dataset, root: Path) -> str:
-    """What a user without a network does: what to fetch elsewhere and where to put it."""
-    root = root.absolute()
-    files = [
-        f"{archive.address} ({readable_bytes(archive.size)}) as {root / archive.file_name}"
-        for archive in dataset.archives
-    ]
+def _by_hand(dataset: Dataset, root: Path) -> str:
+    """Return what else a user without a network can do, behind where to put the archives."""
+    folder = root.absolute() / dataset.folder
     return (
-        "Fetch it by hand, where there is a network. Put\n  " + "\n  or ".join(files) + "\n"
-        f"  or the {dataset.images} images into {root / dataset.folder} (the authors' page: {dataset.page})\n"
+        f"  or the {dataset.images} images into {folder} (the authors' page: {dataset.page})\n"
         f"and run `esrgan-data fetch {dataset.name}` again.\nLicence: {dataset.licence}.\nCite: {dataset.citation}"
     )
 
@@ -203,9 +180,8 @@ def _is_there(dataset: Dataset, folder: Path) -> bool:
 
 
 def _lay_out(dataset: Dataset, archive: Archive, path: Path, folder: Path, remedy: str) -> None:
-    """Check an archive and unpack its images: the folder appears at the end, whole, or not at all."""
+    """Unpack an archive's images and check them: the folder appears at the end, whole, or not at all."""
     remedy = f"{remedy}, or lay {dataset.folder} out by hand"
-    _check_file(archive, path, remedy)
     unpacked = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
     unpacked.mkdir(parents=True)
@@ -231,18 +207,6 @@ def _lay_out(dataset: Dataset, archive: Archive, path: Path, folder: Path, remed
         shutil.rmtree(unpacked, ignore_errors=True)
 
 
-def _check_file(archive: Archive, path: Path, remedy: str) -> None:
-    kind, _, expected = (archive.checksum or "").partition(":")
-    if kind in ("sha256", "md5"):
-        seen = digest(path, kind)
-        if seen != expected:
-            raise _WrongFileError(
-                f"{path} has {kind} {seen}, the catalogue has {expected}: it is another file. {remedy}"
-            )
-    elif not kind:
-        log.info("%s has no published checksum; its sha256 is %s", path, digest(path, "sha256"))
-
-
 def _check_images(archive: Archive, path: Path, folder: Path, remedy: str) -> None:
     kind, _, expected = (archive.checksum or "").partition(":")
     if kind == "images-md5":
@@ -250,7 +214,7 @@ def _check_images(archive: Archive, path: Path, folder: Path, remedy: str) -> No
         seen = hashlib.md5("".join(digests).encode(), usedforsecurity=False).hexdigest()
         if seen != expected:
             raise _WrongFileError(
-                f"the images in {path} have {kind} {seen}, the catalogue has {expected}: they are others. {remedy}"
+                f"the images in {path} have {kind} {seen} instead of {expected}: they are others. {remedy}"
             )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from esrgan_lit.files import file_digest
+from esrgan_lit.files import digest
 from esrgan_lit.images.levels import to_batch, to_image
 from esrgan_lit.inference.back_projection import BACK_PROJECTIONS, BackProjection, back_project
 from esrgan_lit.networks.generator import Generator
@@ -57,7 +57,7 @@ def network(name: str, path: str | Path, runner: "Runner") -> Method:
         FileNotFoundError: when there is no such file.
     """
     model = _read_for(runner.scale, path)
-    return Method(name, f"{path}{runner.remark}", f"{file_digest(_file(path))} {runner.fingerprint}", runner.run(model))
+    return Method(name, f"{path}{runner.remark}", f"{digest(_file(path))} {runner.fingerprint}", runner.run(model))
 
 
 BY = ("networks", "images")
@@ -88,7 +88,7 @@ def sweep(
         raise ValueError(f"alpha {wrong[0]:g} is not in [0, 1]: 0 is the PSNR network, 1 the GAN's")
     ends = [_read_for(runner.scale, path) for path in (psnr, gan)]
     run_psnr, run_gan = (runner.run(end) for end in ends)
-    pair = f"{file_digest(_file(psnr))} {file_digest(_file(gan))} {runner.fingerprint}"
+    pair = f"{digest(_file(psnr))} {digest(_file(gan))} {runner.fingerprint}"
     source = f"(1 − α) · {psnr} + α · {gan}{runner.remark}"
     methods = []
     for alpha in alphas:

@@ -9,6 +9,8 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 import torchvision
 from torch import Tensor, nn
 
+from esrgan_lit.downloads import fetch_imagenet
+
 VggName = Literal["vgg16", "vgg19"]
 
 
@@ -118,20 +120,14 @@ def _vgg_features(network: VggName, depth: int, weights: str | Path, seed: int) 
                 nn.init.zeros_(cast(Tensor, module.bias))
         return features
     if weights == "imagenet":
-        try:
-            state = imagenet.get_state_dict(progress=True, check_hash=True)
-        except OSError as error:
-            raise OSError(
-                f"the ImageNet weights of {network} could not be downloaded ({error}). Download {imagenet.url} by hand "
-                "and name the file (stage.perceptual.weights=FILE), or leave the term out (stage/perceptual=none)"
-            ) from error
-    else:
-        if not Path(weights).is_file():
-            raise ValueError(
-                f"perceptual weights {str(weights)!r} is no file; give the path of a state dict with torchvision's "
-                "keys (features.0.weight …) or MINC's (conv11.weight …), 'imagenet' or 'untrained'"
-            )
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        remedy = "or name the file (stage.perceptual.weights=FILE), or leave the term out (stage/perceptual=none)"
+        weights = fetch_imagenet(imagenet.url, remedy)
+    elif not Path(weights).is_file():
+        raise ValueError(
+            f"perceptual weights {str(weights)!r} is no file; give the path of a state dict with torchvision's "
+            "keys (features.0.weight …) or MINC's (conv11.weight …), 'imagenet' or 'untrained'"
+        )
+    state = torch.load(weights, map_location="cpu", weights_only=True)
     wanted = features.state_dict()
     # conv1_1 is features.0 to torchvision, conv11 in the authors' MINC file.
     indices = {name.replace("_", ""): str(index) for name, index in vgg_layers(network).items()}

@@ -1,22 +1,27 @@
 """Metrics that are networks: LPIPS, DISTS, Ma."""
 
-import tempfile
-import urllib.error
-from collections.abc import Callable
-from functools import partial
+import pickle
+import re
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from esrgan_lit.files import file_digest
+from esrgan_lit.downloads import fetch_imagenet
+from esrgan_lit.files import digest
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError, describe_border
 
 
 def make_lpips(scale: int, options: MetricOptions) -> Metric:
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    """Make LPIPS (Zhang et al. 2018) of torchmetrics.
+
+    Raises:
+        MetricUnavailableError: when its ImageNet weights cannot be had, with what to do.
+        ValueError: for a network that is not known.
+    """
+    from torchmetrics.functional.image.lpips import _LPIPS
     from torchvision import models
 
     files = {
@@ -24,47 +29,57 @@ def make_lpips(scale: int, options: MetricOptions) -> Metric:
         "vgg": models.VGG16_Weights.IMAGENET1K_V1,
         "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
     }
-    network = options.lpips_network
-    if network not in files:
-        raise ValueError(f"fidelity.lpips_network {network!r} is not known; use one of {', '.join(files)}")
-    build = partial(LearnedPerceptualImagePatchSimilarity, normalize=True)
-    metric, digest = _with_imagenet_weights(
-        lambda: build(network),  # pyright: ignore[reportArgumentType] (checked above)
-        files[network].url,
-        options.lpips_weights,
-        "fidelity.lpips_weights",
-    )
-    net = metric.net.eval().requires_grad_(False)
+    name = options.lpips_network
+    if name not in files:
+        raise ValueError(f"metrics.lpips_network {name!r} is not known; use one of {', '.join(files)}")
+    address = files[name].url
+    network = _LPIPS(net=name, pnet_rand=True)  # pyright: ignore[reportArgumentType] (checked above)
+    fingerprint = _load_imagenet(network.net, address, options.lpips_weights, "lpips_weights")
+    network.requires_grad_(False)
 
     def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
-        return net.to(output.device)(rounded(output), rounded(truth), normalize=True).flatten().double()
+        return network.to(output.device)(rounded(output), rounded(truth), normalize=True).flatten().double()
 
-    protocol = f"LPIPS 0.1 ({network}) of torchmetrics, on RGB of 8-bit images at full size, no border shaved"
-    protocol += _whose(digest, files[network].url)
-    return Metric("lpips", "LPIPS", protocol, False, 4, score, fingerprint=digest)
+    protocol = f"LPIPS 0.1 ({name}) of torchmetrics, on RGB of 8-bit images at full size, no border shaved"
+    protocol += _whose(fingerprint, address)
+    return Metric("lpips", "LPIPS", protocol, False, 4, score, fingerprint=fingerprint)
 
 
 def make_dists(scale: int, options: MetricOptions) -> Metric:
-    from torchmetrics.functional.image.dists import DISTSNetwork
-    from torchvision.models import VGG16_Weights
+    """Make DISTS (Ding et al. 2020) of torchmetrics.
 
-    file = VGG16_Weights.IMAGENET1K_V1.url
-    network, digest = _with_imagenet_weights(DISTSNetwork, file, options.dists_weights, "fidelity.dists_weights")
+    Raises:
+        MetricUnavailableError: when its ImageNet weights cannot be had, with what to do.
+    """
+    from torchmetrics.functional.image import dists
+    from torchvision import models
+
+    # Its constructor has torchvision download and unpickle the weights of VGG16; here it gets the network without them.
+    with patch.object(dists, "vgg16", lambda weights: models.vgg16(init_weights=False)):
+        network = dists.DISTSNetwork()
+    address = models.VGG16_Weights.IMAGENET1K_V1.url
+    fingerprint = _load_imagenet(network, address, options.dists_weights, "dists_weights")
     network.eval().requires_grad_(False)
 
     def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
         return network.to(output.device)(rounded(output), rounded(truth)).flatten().double()
 
-    protocol = "DISTS of torchmetrics, on RGB of 8-bit images at full size, no border shaved" + _whose(digest, file)
-    return Metric("dists", "DISTS", protocol, False, 4, score, fingerprint=digest)
+    protocol = "DISTS of torchmetrics, on RGB of 8-bit images at full size, no border shaved"
+    protocol += _whose(fingerprint, address)
+    return Metric("dists", "DISTS", protocol, False, 4, score, fingerprint=fingerprint)
 
 
 def make_ma(scale: int, options: MetricOptions) -> Metric:
+    """Make Ma's metric (Ma et al. 2017) of pyiqa.
+
+    Raises:
+        MetricUnavailableError: when pyiqa or its weights cannot be had, with what to do.
+    """
     try:
         pyiqa = import_module("pyiqa")
     except ImportError as error:
         raise MetricUnavailableError(
-            "it comes from pyiqa, which is not installed (pip install pyiqa; its licence forbids commercial use)"
+            "it comes from pyiqa, which is not installed (pip install pyiqa; its license forbids commercial use)"
         ) from error
     try:
         network = pyiqa.create_metric("nrqm", device="cpu")
@@ -82,44 +97,42 @@ def make_ma(scale: int, options: MetricOptions) -> Metric:
 
 
 def rounded(images: Tensor) -> Tensor:
+    """Return images in [0, 1] with the values that they have when saved with 8 bits."""
     return (images.float().clamp(0, 1) * 255).round() / 255
 
 
-def _whose(digest: str, address: str) -> str:
+def _whose(fingerprint: str, address: str) -> str:
     """Say where weights are not torchvision's own, whose names end in the beginning of their SHA-256."""
     expected = address.rsplit("-", 1)[1].removesuffix(".pth")
-    return "" if digest.startswith(expected) else f"; WITH OTHER WEIGHTS THAN TORCHVISION'S (sha256 {digest[:8]}…)"
+    other = f"; WITH OTHER WEIGHTS THAN TORCHVISION'S (sha256 {fingerprint[:8]}…)"
+    return "" if fingerprint.startswith(expected) else other
 
 
-def _with_imagenet_weights(
-    build: Callable[[], Any], address: str, given: str | Path | None, setting: str
-) -> tuple[Any, str]:
-    """Build a network that takes torchvision's weights, from a file where one is given; returns it and their SHA-256.
+def _load_imagenet(network: nn.Module, address: str, given: str | Path | None, option: str) -> str:
+    """Load torchvision's ImageNet weights, or a given file of such, into a network made of torchvision's layers.
 
-    torchvision looks into a folder before it downloads. For a given file, that folder is one that holds it alone.
+    Returns:
+        The SHA-256 of the file.
     """
-    name, usual = address.rsplit("/", 1)[1], torch.hub.get_dir()
+    setting = f"metrics.{option}=FILE (in training stage.validation.options.{option})"
+    if given is not None and not Path(given).is_file():
+        raise MetricUnavailableError(f"{given} is no file; give {address.rsplit('/', 1)[1]} as {setting}")
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            if given is not None:
-                if not Path(given).is_file():
-                    raise MetricUnavailableError(f"{given} is no file; give {name} as {setting}")
-                torch.hub.set_dir(folder)
-                (Path(folder) / "checkpoints").mkdir()
-                (Path(folder) / "checkpoints" / name).symlink_to(Path(given).absolute())
-            network = build()
-            digest = file_digest(Path(torch.hub.get_dir()) / "checkpoints" / name)
-        return network, digest
-    except MetricUnavailableError:
-        raise
-    except (urllib.error.URLError, TimeoutError) as error:
-        place = Path(usual) / "checkpoints" / name
+        path = Path(given) if given is not None else fetch_imagenet(address, f"or name the file: {setting}")
+    except OSError as error:
+        raise MetricUnavailableError(str(error)) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Behind the names of torchmetrics' parts are torchvision's numbers: slice2.3.…, slices.1.3.…, stage1.0.…
+        parts = {key: re.sub(r"^(slices\.\d|slice\d|stage\d)\.", "features.", key) for key in network.state_dict()}
+        own = {key: state[theirs] for key, theirs in parts.items() if theirs != key and not key.endswith(".filter")}
+        network.load_state_dict(own, strict=False)
+    except pickle.UnpicklingError as error:
         raise MetricUnavailableError(
-            f"its ImageNet weights could not be downloaded ({error}). Fetch {address} where there is a network and "
-            f"put it at {place}, or name it: {setting}=FILE"
+            f"{path} is no state dict, or holds other Python objects than tensors, and reading such could run any "
+            f"program; give {setting}"
         ) from error
     except Exception as error:  # torch raises half a dozen kinds for a file that is none of its own
-        reason = str(error).splitlines()[0]
-        raise MetricUnavailableError(f"{given or name} does not hold its ImageNet weights ({reason})") from error
-    finally:
-        torch.hub.set_dir(usual)
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise MetricUnavailableError(f"{path} does not hold its ImageNet weights ({reason}); give {setting}") from error
+    return digest(path)

@@ -85,5 +85,6 @@ class Metric:
 
 
 def describe_border(given: int | None, scale: int) -> tuple[int, str]:
+    """Return the pixels to shave off each side, by default the scale, and how a protocol says so."""
     border = scale if given is None else given
     return border, f"{border} border pixels shaved" if border else "no border shaved"

@@ -5,7 +5,6 @@ needed. Statistics are taken in blocks of 96×96 pixels at two scales. With few 
 figure, is unstable; with fewer than two it does not exist.
 """
 
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,17 +12,23 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
-from filelock import FileLock
 from torch import Tensor
 
-from esrgan_lit.data.datasets import NIQE_PARAMETERS
-from esrgan_lit.files import UnavailableError, cache_folder, download, file_digest
+from esrgan_lit.downloads import RemoteFile, fetch_file
+from esrgan_lit.files import cache_folder
 from esrgan_lit.metrics.fidelity import rounded_luma
 from esrgan_lit.metrics.metric import MetricUnavailableError
 from esrgan_lit.resize import resize
 
 BLOCK = 96
 FEATURES = 36  # 18 at each of two scales
+
+# The same numbers as in the original MATLAB release; size and SHA-256 of the file itself.
+PARAMETERS = RemoteFile(
+    "https://raw.githubusercontent.com/XPixelGroup/BasicSR/master/basicsr/metrics/niqe_pris_params.npz",
+    11_850,
+    "sha256:2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
+)
 _SHAPES = torch.arange(200, 10_001, dtype=torch.float64) / 1000  # candidates for the shape of a distribution
 
 
@@ -150,32 +155,18 @@ def _mean_square(values: Tensor, chosen: Tensor) -> Tensor:
     return (values.square() * chosen).sum(1) / chosen.sum(1)
 
 
-def niqe_parameters(given: str | Path | None = None, timeout: float = 15.0) -> Path:
-    """Path of NIQE's pristine parameters: the given one, or the catalogue's, downloaded once to the user's cache.
+def niqe_parameters(given: str | Path | None = None) -> Path:
+    """Return the path of NIQE's pristine parameters: the given one, or that in the user's cache, downloaded once.
 
     Raises:
         MetricUnavailableError: when there is no such file and no network.
     """
     if given is not None:
         if not Path(given).is_file():
-            raise MetricUnavailableError(f"{given} is no file; give niqe_pris_params.npz as fidelity.niqe_parameters")
+            raise MetricUnavailableError(f"{given} is no file; give niqe_pris_params.npz as metrics.niqe_parameters")
         return Path(given)
-    folder = cache_folder() / "metrics"
-    path = folder / NIQE_PARAMETERS.file_name
-    if not path.is_file():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f".{path.name}.lock"):
-                if not path.is_file():
-                    arrived = path.with_name(f"{path.name}.unchecked")
-                    download(NIQE_PARAMETERS, arrived, timeout, attempts=2, pause=1.0)
-                    if f"sha256:{file_digest(arrived)}" != NIQE_PARAMETERS.checksum:
-                        arrived.unlink()
-                        raise UnavailableError("what came is another file than the catalogue's")
-                    os.replace(arrived, path)
-        except (UnavailableError, OSError) as error:
-            raise MetricUnavailableError(
-                f"its parameters could not be downloaded ({error}). Fetch {NIQE_PARAMETERS.address} where there is a "
-                f"network and put it at {path}, or name it: fidelity.niqe_parameters=FILE"
-            ) from error
-    return path
+    remedy = "or name the file: metrics.niqe_parameters=FILE (in training stage.validation.options.niqe_parameters)"
+    try:
+        return fetch_file([PARAMETERS], cache_folder() / "metrics", "NIQE's parameters", remedy, 15.0, attempts=2)
+    except OSError as error:
+        raise MetricUnavailableError(str(error)) from error

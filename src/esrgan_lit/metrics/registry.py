@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from esrgan_lit.files import file_digest
+from esrgan_lit.files import digest
 from esrgan_lit.metrics import fidelity
 from esrgan_lit.metrics.learned import make_dists, make_lpips, make_ma
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError, describe_border
@@ -75,7 +75,7 @@ def _niqe(scale: int, options: MetricOptions) -> Metric:
         "NIQE, parameters of the original release, on the rounded Y channel of 8-bit images, 96×96 blocks, "
         f"{shaved}; unstable on images of few blocks"
     )
-    return Metric("niqe", "NIQE", protocol, False, 3, score, fingerprint=file_digest(path))
+    return Metric("niqe", "NIQE", protocol, False, 3, score, fingerprint=digest(path))
 
 
 def _pi(scale: int, options: MetricOptions) -> Metric:

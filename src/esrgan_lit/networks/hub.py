@@ -16,7 +16,7 @@ _FIELDS = {
     "training_data": "Training data",
     "steps": "Iterations",
     "metrics": "Metrics",
-    "licence": "Licence",
+    "license": "License",
     "source": "Source",
     "experiment": "Experiment",
     "blend": "Interpolated from",
@@ -29,7 +29,7 @@ class HubFolder:
 
     Attributes:
         architecture: the class's name and its constructor's arguments, which ``config.json`` holds.
-        metadata: of the file that the weights came from: training data, steps, metrics, licence …
+        metadata: of the file that the weights came from: training data, steps, metrics, license …
     """
 
     architecture: dict[str, Any]
@@ -113,12 +113,12 @@ class HubFolder:
 def model_card(architecture: Mapping[str, Any], metadata: Mapping[str, str]) -> str:
     """The text of a model card: what the network is, where it comes from, how it is used."""
     name, scale = architecture["name"], architecture["scale"]
-    licence = metadata.get("licence")
+    license_name = metadata.get("license")
     front = ["library_name: esrgan_lit", "pipeline_tag: image-to-image", "tags: [super-resolution, esrgan]"]
-    front += [f"license: other\nlicense_name: {json.dumps(licence)}"] if licence else []
+    front += [f"license: other\nlicense_name: {json.dumps(license_name)}"] if license_name else []
     rows = [f"| {key} | {value} |" for key, value in architecture.items()]
     rows += [f"| {title} | {metadata[key]} |" for key, title in _FIELDS.items() if metadata.get(key)]
-    unknown = [title for key, title in _FIELDS.items() if key in ("training_data", "licence") and key not in metadata]
+    unknown = [title for key, title in _FIELDS.items() if key in ("training_data", "license") and key not in metadata]
     remark = f"\n{' and '.join(unknown)} are not stated by the file that the weights came from.\n" if unknown else ""
     return (
         "---\n" + "\n".join(front) + f"\n---\n\n# {name}, ×{scale}\n\n"

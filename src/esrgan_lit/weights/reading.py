@@ -51,7 +51,7 @@ class Weights(NamedTuple):
     Attributes:
         architecture: the class's name and its constructor's arguments.
         state: tensors by the library's own names, in float32, on the CPU.
-        metadata: what the file says of its origin, such as training data, steps and licence.
+        metadata: what the file says of its origin, such as training data, steps and license.
     """
 
     architecture: Architecture
@@ -80,6 +80,8 @@ def read_file(path: Path, ema: bool = True) -> Weights:
         architecture = _json_or_none(architecture)
     if isinstance(content.get("metadata"), Mapping):  # of our own .pth files
         metadata |= {str(key): str(value) for key, value in content["metadata"].items()}
+    if "licence" in metadata:  # the key of this library's first files
+        metadata["license"] = metadata.pop("licence")
     if "config" in content and "global_step" in content:  # a training checkpoint of this library
         metadata |= describe_training(content)
     if not isinstance(architecture, Mapping) or "name" not in architecture:

@@ -1,0 +1,47 @@
+"""Files are whole or absent, under any name that the disk takes."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from esrgan_lit.files import cache_folder, digest, write_whole, written_whole
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    write_whole(path, "first\r\n")
+    with pytest.raises(RuntimeError, match="stop"), written_whole(path) as unfinished:
+        unfinished.write_text("half")
+        raise RuntimeError("stop")
+    assert path.read_bytes() == b"first\r\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_two_writers_of_one_path_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with written_whole(path) as first, written_whole(path) as second:
+        first.write_text("one")
+        second.write_text("two")
+        assert first != second
+    assert path.read_text() == "one"  # whose block ended last
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_as_long_as_the_disk_takes_are_written(tmp_path: Path) -> None:
+    path = tmp_path / f"{'é' * 120}.safetensors"
+    assert len(path.name.encode()) > 250
+    write_whole(path, "whole")
+    assert path.read_text() == "whole"
+
+
+def test_the_cache_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "esrgan_lit"
+
+
+def test_checksums_are_hashlibs(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000  # more than one chunk
+    (tmp_path / "a").write_bytes(content)
+    assert digest(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+    assert digest(tmp_path / "a", "md5") == hashlib.md5(content).hexdigest()
