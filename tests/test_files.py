@@ -11,9 +11,14 @@ from esrgan_lit.files import cache_folder, digest, write_whole, written_whole
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     write_whole(path, "first\r\n")
-    with pytest.raises(RuntimeError, match="stop"), written_whole(path) as unfinished:
-        unfinished.write_text("half")
-        raise RuntimeError("stop")
+
+    def fail() -> None:
+        with written_whole(path) as unfinished:
+            unfinished.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
     assert path.read_bytes() == b"first\r\n"
     assert list(path.parent.iterdir()) == [path]
 
