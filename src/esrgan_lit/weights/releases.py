@@ -33,7 +33,7 @@ class Release:
 
 
 def _read_releases() -> dict[str, Release]:
-    content = tomllib.loads(files(__package__).joinpath("releases.toml").read_text(encoding="utf-8"))
+    content = tomllib.loads(files("esrgan_lit.weights").joinpath("releases.toml").read_text(encoding="utf-8"))
     return {
         name: Release(**{**entry, "files": tuple(RemoteFile(**file) for file in entry["files"])})
         for name, entry in content.items()
