@@ -28,11 +28,12 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from esrgan_lit.data.crops import CropDataset, make_pairs
+from esrgan_lit.data.crops import CropDataset
 from esrgan_lit.data.loading import StepSampler, ThreadedLoader
-from esrgan_lit.data.packed import Store, pack
-from esrgan_lit.data.photographs import survey
-from esrgan_lit.degradations.bicubic import Degradation
+from esrgan_lit.data.packed import PackedImages, pack
+from esrgan_lit.data.photographs import check_images
+from esrgan_lit.degradations.bicubic import Bicubic
+from esrgan_lit.degradations.pairs import make_pairs
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.resize import imresize
 
@@ -120,9 +121,9 @@ def sub_images_in_lmdb(paths: list[Path], folder: Path) -> Rival:
     return Rival(lambda index: (reader.get(f"hr{index}".encode()), reader.get(f"lr{index}".encode())), count)
 
 
-def ours(store: Store, *, make_low_res: bool, threaded: bool) -> Iterator[object]:
+def ours(store: PackedImages, *, make_low_res: bool, threaded: bool) -> Iterator[object]:
     """Batches without end from a store; the LR made here, or left to the device."""
-    degradation = Degradation(SCALE)
+    degradation = Bicubic(SCALE)
     finish = (lambda windows: make_pairs(windows, degradation)) if make_low_res else (lambda windows: windows)
     crops = CropDataset(store.images(), CROP, degradation, 0, True, 1 << 60, in_memory=False)
     sampler = StepSampler(BATCH, 0, 1, 1 << 40, lambda: 0)
@@ -155,7 +156,7 @@ def resident_mib() -> float:
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
-def measure_store(store: Store, rounds: int, seconds: float) -> None:
+def measure_store(store: PackedImages, rounds: int, seconds: float) -> None:
     """Print the rates of each round, from a cold page cache on."""
     forget_pages(store.folder / "pixels.bin")
     print(f"store of {store.pixels.nbytes / 2**20:,.0f} MiB, pairs per second in rounds of {seconds:g} s")
@@ -182,7 +183,7 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
     if options.store:
-        measure_store(Store(options.store), options.rounds, options.seconds)
+        measure_store(PackedImages(options.store), options.rounds, options.seconds)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -192,7 +193,7 @@ def main() -> None:
             "whole PNGs": whole_files(paths, folder / "lr").batches(),
             "480² in LMDB": sub_images_in_lmdb(paths, folder / "lmdb").batches(),
         }
-        store = pack(survey(list_images([folder / "hr"], "FOLDER"), "refuse"), folder / "store")
+        store = pack(check_images(list_images([folder / "hr"], "FOLDER"), "refuse"), folder / "store")
         readers = {
             **rivals,
             "store, exact LR on the CPU": ours(store, make_low_res=True, threaded=False),
@@ -209,7 +210,7 @@ def main() -> None:
         cold = []
         for _ in range(options.rounds):
             forget_pages(pixels)
-            cold.append(rate(ours(Store(folder / "store"), make_low_res=True, threaded=False), options.seconds))
+            cold.append(rate(ours(PackedImages(folder / "store"), make_low_res=True, threaded=False), options.seconds))
         rates["store, exact LR, page cache dropped before"] = cold
 
         medians = {reader: statistics.median(values) for reader, values in rates.items()}

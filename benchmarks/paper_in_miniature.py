@@ -42,8 +42,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from esrgan_lit.data.packed import pack
-from esrgan_lit.data.photographs import Photograph, survey
-from esrgan_lit.degradations.bicubic import Degradation, crop_to_multiple
+from esrgan_lit.data.photographs import Photograph, check_images
+from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.evaluation.evaluate import evaluate
 from esrgan_lit.evaluation.methods import BICUBIC, Runner, bicubic, network, sweep
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
@@ -475,7 +475,7 @@ def check_test_images(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
     """
     sets = {}
     for folder in folders:
-        images = survey(list_images([folder], "--test-images"), "refuse")
+        images = check_images(list_images([folder], "--test-images"), "refuse")
         small = [image for image in images if min(image.height, image.width) < LEAST]
         if small:
             raise ValueError(
@@ -741,14 +741,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metrics = [make_metric(name, SCALE, names) for name in ("psnr_y", "ssim_y", "rmse", "niqe")]
         metrics += [vgg_metric(options.vgg), *brightness_metrics()]
         sets = check_test_images(options.test_images)
-        trained_on, held_out = hold_out(survey(list_images(options.photographs, "--photographs"), "refuse"))
+        trained_on, held_out = hold_out(check_images(list_images(options.photographs, "--photographs"), "refuse"))
         trainings = plan_trainings(options, options.output / "photographs")
         options.output.mkdir(parents=True, exist_ok=True)
         with FileLock(options.output / ".lock", timeout=0):
             pack(trained_on, options.output / "photographs")
             write_centres(held_out, options.output / "held_out")
             sets = {HELD_OUT: {"hr": str(options.output / "held_out")}, **sets}
-            opened = open_sets(sets, Degradation(SCALE), options.output)
+            opened = open_sets(sets, Bicubic(SCALE), options.output)
             print(f"{len(trained_on)} photographs to train on, {len(held_out)} held out, seeds {options.seeds}")
             train_all(trainings, options.jobs, options.output)
             start = time.perf_counter()

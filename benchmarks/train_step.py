@@ -38,7 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from esrgan_lit import Discriminator, GanStage, PsnrStage, RRDBNet
-from esrgan_lit.data.pairing import Pair
+from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import RelativisticAverageLoss
 from esrgan_lit.losses.perceptual import PerceptualLoss
 from esrgan_lit.networks.dense_block import ResidualDenseBlock

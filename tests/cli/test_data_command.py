@@ -10,7 +10,7 @@ from conftest import make_photograph
 from esrgan_lit.cli.data import TRAINING_SETS, main
 from esrgan_lit.data.datasets import DATASETS, GROUPS
 from esrgan_lit.data.module import open_images
-from esrgan_lit.data.packed import Store
+from esrgan_lit.data.packed import PackedImages
 from esrgan_lit.data.photographs import Photograph
 
 
@@ -37,7 +37,7 @@ def test_pack_prints_how_to_train_on_it_and_can_be_given_again(
     for _ in range(2):
         assert run("pack", photograph_folder, "-o", tmp_path / "store", "--licence", "CC0") == 0
         assert f"data.train=[{tmp_path / 'store'}]" in capsys.readouterr().out
-    assert {record.licence for record in Store(tmp_path / "store").records} == {"CC0"}
+    assert {record.license for record in PackedImages(tmp_path / "store").records} == {"CC0"}
     (photograph_folder / "broken.png").write_bytes(b"")
     message = run("pack", photograph_folder, "-o", tmp_path / "other")
     assert isinstance(message, str)

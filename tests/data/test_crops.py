@@ -10,13 +10,13 @@ from PIL import Image
 
 from conftest import make_photograph
 from esrgan_lit import imresize
-from esrgan_lit.data.crops import CropDataset, Windows, copy_window, make_pairs, orient, texture
-from esrgan_lit.data.pairing import Pair
+from esrgan_lit.data.crops import CropDataset, copy_crop, texture
 from esrgan_lit.data.photographs import Photograph
-from esrgan_lit.degradations.bicubic import Degradation
+from esrgan_lit.degradations.bicubic import Bicubic
+from esrgan_lit.degradations.pairs import Crops, Pair, make_pairs, orient
 
 
-def make_crops(path: Path, degradation: Degradation, crop: int, augmented: bool = False) -> CropDataset:
+def make_crops(path: Path, degradation: Bicubic, crop: int, augmented: bool = False) -> CropDataset:
     image = make_photograph(75, 94, seed=5)
     Image.fromarray(image).save(path)
     return CropDataset([Photograph(path, 75, 94)], crop, degradation, 0, augmented, 100, in_memory=True)
@@ -45,7 +45,7 @@ def levels(image: torch.Tensor) -> np.ndarray:
 def test_lr_crop_is_the_crop_of_the_whole_images_lr(
     tmp_path: Path, scale: int, crop: int, boundary: Any, form: Any
 ) -> None:
-    crops = make_crops(tmp_path / "a.png", Degradation(scale, boundary, form), crop)
+    crops = make_crops(tmp_path / "a.png", Bicubic(scale, boundary, form), crop)
     whole = make_photograph(75, 94, seed=5)[: 75 // scale * scale, : 94 // scale * scale]
     if form == "uint8":
         small = imresize(whole, 1 / scale, boundary)
@@ -77,7 +77,7 @@ def test_all_eight_orientations_keep_the_pair_aligned() -> None:
 
 
 def test_a_batch_is_its_samples(tmp_path: Path) -> None:
-    crops = make_crops(tmp_path / "a.png", Degradation(4), 32, augmented=True)
+    crops = make_crops(tmp_path / "a.png", Bicubic(4), 32, augmented=True)
     batch = make_pairs(crops.__getitems__(range(5, 9)), crops.degradation)
     for place, n in enumerate(range(5, 9)):
         torch.testing.assert_close(Pair(*(part[place] for part in batch)), sample(crops, n), rtol=0, atol=0)
@@ -88,10 +88,10 @@ def test_a_batch_is_its_samples(tmp_path: Path) -> None:
 def test_pairs_are_the_same_bits_on_a_gpu(scale: int, form: Any) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    degradation = Degradation(scale, "symmetric", form)
+    degradation = Bicubic(scale, "symmetric", form)
     side = 24 * scale + 2 * degradation.margin
-    windows = Windows(torch.randint(0, 256, (8, side, side, 3), dtype=torch.uint8), tuple(range(8)))
-    there = make_pairs(Windows(windows.levels.cuda(), windows.orientations), degradation)
+    windows = Crops(torch.randint(0, 256, (8, side, side, 3), dtype=torch.uint8), tuple(range(8)))
+    there = make_pairs(Crops(windows.levels.cuda(), windows.orientations), degradation)
     for here, part in zip(make_pairs(windows, degradation), there, strict=True):
         assert torch.equal(here, part.cpu())
 
@@ -104,7 +104,7 @@ def test_windows_over_the_edge_are_the_padded_image(boundary: Any) -> None:
         for top in range(-8, 20 - side + 9, 3):
             for left in range(-8, 31 - side + 9, 4):
                 window = np.empty((side, side, 3), np.uint8)
-                copy_window(image, top, left, boundary, window)
+                copy_crop(image, top, left, boundary, window)
                 expected = padded[top + 16 : top + 16 + side, left + 16 : left + 16 + side]
                 np.testing.assert_array_equal(window, expected)
 
@@ -116,15 +116,15 @@ def test_textured_places_are_preferred(tmp_path: Path) -> None:
     photograph = [Photograph(tmp_path / "half.png", 256, 256)]
     means = []
     for candidates in (1, 4):
-        crops = CropDataset(photograph, 32, Degradation(4), 0, False, 99, True, texture_candidates=candidates)
+        crops = CropDataset(photograph, 32, Bicubic(4), 0, False, 99, True, texture_candidates=candidates)
         means.append(np.mean([texture(window.numpy()) for window in crops.__getitems__(range(99)).levels]))
     assert means[1] > 1.3 * means[0]
     assert texture(image[:32, :32]) == 0
 
 
 def test_sample_n_is_a_function_of_seed_and_n(tmp_path: Path) -> None:
-    first = make_crops(tmp_path / "a.png", Degradation(4), 32, augmented=True)
-    second = make_crops(tmp_path / "a.png", Degradation(4), 32, augmented=True)
+    first = make_crops(tmp_path / "a.png", Bicubic(4), 32, augmented=True)
+    second = make_crops(tmp_path / "a.png", Bicubic(4), 32, augmented=True)
     for n in (7, 3, 50):
         torch.testing.assert_close(sample(second, n), sample(first, n), rtol=0, atol=0)
     assert not torch.equal(sample(first, 3).high_res, sample(first, 4).high_res)
@@ -133,7 +133,7 @@ def test_sample_n_is_a_function_of_seed_and_n(tmp_path: Path) -> None:
 def test_each_pass_uses_every_photograph_once(photograph_folder: Path) -> None:
     paths = sorted(photograph_folder.rglob("*.png"))
     photographs = [Photograph(path, *np.asarray(Image.open(path)).shape[:2]) for path in paths]
-    crops = CropDataset(photographs, 64, Degradation(4), 0, False, 99, in_memory=True)
+    crops = CropDataset(photographs, 64, Bicubic(4), 0, False, 99, in_memory=True)
     owners = []
     for n in range(9):
         high = levels(sample(crops, n).high_res)

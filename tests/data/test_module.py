@@ -15,10 +15,10 @@ from PIL import Image
 
 from esrgan_lit import PairDataModule, imresize
 from esrgan_lit.data.crops import CropDataset
-from esrgan_lit.data.loading import SteadfastLoader, StepSampler, ThreadedLoader
+from esrgan_lit.data.loading import RetryingLoader, StepSampler, ThreadedLoader
 from esrgan_lit.data.packed import pack
-from esrgan_lit.data.photographs import survey
-from esrgan_lit.degradations.bicubic import Degradation
+from esrgan_lit.data.photographs import check_images
+from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.images.listing import list_images
 
 
@@ -30,8 +30,8 @@ def test_ranks_share_the_global_batch_and_a_resumed_sampler_goes_on() -> None:
 
 
 def test_a_thread_gives_every_batch_in_order_and_passes_errors_on(photograph_folder: Path) -> None:
-    photographs = survey(list_images([photograph_folder], "data.train"), "refuse")
-    crops = CropDataset(photographs, 32, Degradation(4), 0, True, 100, in_memory=False)
+    photographs = check_images(list_images([photograph_folder], "data.train"), "refuse")
+    crops = CropDataset(photographs, 32, Bicubic(4), 0, True, 100, in_memory=False)
     sampler = StepSampler(2, 0, 1, steps=6, start=lambda: 1)
     batches = list(ThreadedLoader(crops, sampler, lambda windows: windows))
     assert len(batches) == 5
@@ -82,8 +82,8 @@ def module(photograph_folder: Path) -> Callable[..., PairDataModule]:
 def test_an_image_lost_during_training_is_replaced_and_said(
     photograph_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    photographs = survey(list_images([photograph_folder], "data.train"), "refuse")
-    crops = CropDataset(photographs, 32, Degradation(4), 0, True, 100, in_memory=False)
+    photographs = check_images(list_images([photograph_folder], "data.train"), "refuse")
+    crops = CropDataset(photographs, 32, Bicubic(4), 0, True, 100, in_memory=False)
     before = crops.__getitems__(range(12))
     (photograph_folder / "b.png").unlink()
     after = crops.__getitems__(range(12))
@@ -126,7 +126,9 @@ def test_pairs_that_do_not_fit_are_refused(
     with pytest.raises(ValueError, match=r"low_res bx4 is 5×5, which is not a 4th of high_res b \(77×83\)"):
         module(validation_low_res=low).setup("validate")
     (low / "bx4.png").rename(low / "d.png")
-    with pytest.raises(ValueError, match=r"high_res without a low_res partner: b; low_res .* partner: d\."):
+    with pytest.raises(
+        ValueError, match=r"by name: without a partner b; belonging to none d\. .*or leave data.validation_low_res out"
+    ):
         module(validation_low_res=low).setup("validate")
 
 
@@ -170,12 +172,12 @@ def test_small_and_unreadable_images_are_skipped_by_choice(
 def test_folders_stores_and_the_cache_give_the_same_pairs(
     module: Callable[..., PairDataModule], photograph_folder: Path, tmp_path: Path
 ) -> None:
-    pack(survey(list_images([photograph_folder], "FOLDER"), "refuse"), tmp_path / "store")
+    pack(check_images(list_images([photograph_folder], "FOLDER"), "refuse"), tmp_path / "store")
     read = []
     for changes in ({}, {"train": [tmp_path / "store"], "validation": tmp_path / "store"}, {"cache": tmp_path / "c"}):
         data = module(**changes)
         data.setup("fit")
-        crops = CropDataset(data.photographs, 32, Degradation(4), 0, True, 50, in_memory=False)
+        crops = CropDataset(data.photographs, 32, Bicubic(4), 0, True, 50, in_memory=False)
         assert data.images is not None
         read.append((crops.__getitems__(range(20)), [data.images[index] for index in range(3)]))
     for windows, images in read[1:]:
@@ -235,7 +237,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path, caplog: pytest.LogCaptur
         sampler = StepSampler(1, 0, 1, 6, lambda: step)
         return torch.utils.data.DataLoader(dataset, batch_sampler=sampler, num_workers=1, prefetch_factor=1)
 
-    loader = SteadfastLoader(make, lambda: 1, 6)
+    loader = RetryingLoader(make, lambda: 1, 6)
     assert [int(batch) for batch in loader] == [1, 2, 3, 4, 5]
     assert "a worker died, new ones go on with iteration" in caplog.text
 
@@ -245,4 +247,4 @@ def test_workers_that_die_again_and_again_end_it() -> None:
         raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
 
     with pytest.raises(RuntimeError, match="DataLoader worker"):
-        list(SteadfastLoader(dead, lambda: 0, 6))
+        list(RetryingLoader(dead, lambda: 0, 6))

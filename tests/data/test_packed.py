@@ -1,4 +1,4 @@
-"""Stores: packing, resuming, and everything that makes one untrustworthy."""
+"""Packed images: packing, resuming, and everything that makes one untrustworthy."""
 
 import json
 import os
@@ -14,56 +14,56 @@ import pytest
 from PIL import Image
 
 from conftest import make_photograph
-from esrgan_lit.data import packed as store_module
+from esrgan_lit.data import packed as packed_module
 from esrgan_lit.data.crops import CropDataset
-from esrgan_lit.data.packed import Store, StoreError, pack
-from esrgan_lit.data.photographs import Photograph, survey
-from esrgan_lit.degradations.bicubic import Degradation
+from esrgan_lit.data.packed import PackedError, PackedImages, pack
+from esrgan_lit.data.photographs import Photograph, check_images
+from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
 
 
 @pytest.fixture
 def photographs(photograph_folder: Path) -> list[Photograph]:
-    return survey(list_images([photograph_folder], "FOLDER"), "refuse")
+    return check_images(list_images([photograph_folder], "FOLDER"), "refuse")
 
 
 @pytest.fixture
 def packed(photographs: list[Photograph], tmp_path: Path) -> Path:
-    pack(photographs, tmp_path / "store", licence="CC0")
+    pack(photographs, tmp_path / "store", license="CC0")
     return tmp_path / "store"
 
 
-def test_a_store_holds_the_pixels_and_where_they_came_from(packed: Path, photographs: list[Photograph]) -> None:
-    images = Store(packed).images()
+def test_a_packed_folder_holds_the_pixels_and_where_they_came_from(packed: Path, photographs: list[Photograph]) -> None:
+    images = PackedImages(packed).images()
     assert [image.source for image in images] == [str(photo.path) for photo in photographs]
     for image, photo in zip(images, photographs, strict=True):
         np.testing.assert_array_equal(image.pixels(), read_image(photo.path))
         assert (image.height, image.width, image.name) == (photo.height, photo.width, photo.name)
-        assert image.record.licence == "CC0"
+        assert image.record.license == "CC0"
     assert {path.name for path in packed.iterdir()} == {"pixels.bin", "manifest.json", "verified.json"}
 
 
 def test_a_worker_gets_no_copy_of_the_pixels(packed: Path) -> None:
-    image = Store(packed).images()[1]
+    image = PackedImages(packed).images()[1]
     copied = pickle.loads(pickle.dumps(image))
     assert len(pickle.dumps(image)) < 2000
     image.prefetch(-5, 1000)  # rows outside the image are no error
     np.testing.assert_array_equal(copied.pixels(), image.pixels())
 
 
-def test_a_copied_store_is_verified_and_then_trusted(
+def test_a_copied_folder_is_verified_and_then_trusted(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(packed, tmp_path / "copy", copy_function=shutil.copy)
     hashed = []
-    real = store_module._sha256
-    monkeypatch.setattr(store_module, "_sha256", lambda pixels: hashed.append(1) or real(pixels))
-    Store(packed)
+    real = packed_module._sha256
+    monkeypatch.setattr(packed_module, "_sha256", lambda pixels: hashed.append(1) or real(pixels))
+    PackedImages(packed)
     assert hashed == []
-    Store(tmp_path / "copy")
+    PackedImages(tmp_path / "copy")
     assert len(hashed) == 3
-    Store(tmp_path / "copy")
+    PackedImages(tmp_path / "copy")
     assert len(hashed) == 3
 
 
@@ -91,7 +91,7 @@ def other_version(folder: Path) -> None:
     ("damage", "message"),
     [
         (edit_pixel, r"was edited: the pixels of 1 images, .*a\.png first.*pack again"),
-        (edit_manifest, r"manifest of store .* was edited; copy the store again"),
+        (edit_manifest, r"manifest of packed folder .* was edited; copy it again"),
         (other_version, r"is of version 99 and this program reads 1; pack it again"),
         (lambda folder: os.truncate(folder / "pixels.bin", 5000), r"was cut short: pixels.bin has 5,000 bytes"),
         (lambda folder: (folder / "pixels.bin").unlink(), r"was cut short: pixels.bin has 0 bytes"),
@@ -99,10 +99,10 @@ def other_version(folder: Path) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), r"is half made: .*give the same `esrgan-data pack`"),
     ],
 )
-def test_damaged_stores_are_refused_with_the_remedy(packed: Path, damage, message: str) -> None:  # noqa: ANN001
+def test_damaged_folders_are_refused_with_the_remedy(packed: Path, damage, message: str) -> None:  # noqa: ANN001
     damage(packed)
-    with pytest.raises(StoreError, match=message):
-        Store(packed)
+    with pytest.raises(PackedError, match=message):
+        PackedImages(packed)
 
 
 def test_packing_goes_on_where_it_was_interrupted(
@@ -120,8 +120,8 @@ def test_packing_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(Photograph, "pixels", fail_at_third)
     with pytest.raises(KeyboardInterrupt):
         pack(photographs, tmp_path / "store")
-    with pytest.raises(StoreError, match="half made"):
-        Store(tmp_path / "store")
+    with pytest.raises(PackedError, match="half made"):
+        PackedImages(tmp_path / "store")
     with (tmp_path / "store" / "progress.jsonl").open("a") as file:
         file.write('["half a li')  # what a kill can leave
     with (tmp_path / "store" / "pixels.bin").open("ab") as file:
@@ -141,9 +141,10 @@ def test_a_killed_pack_resumes(tmp_path: Path) -> None:
         Image.fromarray(make_photograph(300, 300, number)).save(folder / f"{number:02}.png")
     code = (
         "from pathlib import Path; import time\n"
-        "from esrgan_lit.data.images import Photograph, list_images, survey\n"
-        "from esrgan_lit.data.store import pack\n"
-        "photos = survey(list_images(['many'], 'FOLDER'), 'refuse')\n"
+        "from esrgan_lit.data.photographs import Photograph, check_images\n"
+        "from esrgan_lit.images.listing import list_images\n"
+        "from esrgan_lit.data.packed import pack\n"
+        "photos = check_images(list_images(['many'], 'FOLDER'), 'refuse')\n"
         "real = Photograph.pixels\n"
         "Photograph.pixels = lambda photo: time.sleep(0.05) or real(photo)\n"
         "pack(photos, Path('store'))\n"
@@ -157,34 +158,35 @@ def test_a_killed_pack_resumes(tmp_path: Path) -> None:
     process.wait()
     kept = progress.read_text().count("\n")
     assert 5 <= kept < 60
-    images = pack(survey(list_images([folder], "FOLDER"), "refuse"), tmp_path / "store").images()
+    images = pack(check_images(list_images([folder], "FOLDER"), "refuse"), tmp_path / "store").images()
     assert len(images) == 60
     np.testing.assert_array_equal(images[30].pixels(), read_image(folder / "30.png"))
 
 
-def test_two_processes_pack_one_store(photographs: list[Photograph], tmp_path: Path) -> None:
+def test_two_processes_pack_one_folder(photographs: list[Photograph], tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from esrgan_lit.data.images import list_images, survey\n"
-        "from esrgan_lit.data.store import pack\n"
-        "print(len(pack(survey(list_images(['photographs'], 'x'), 'refuse'), Path('store')).images()))"
+        "from esrgan_lit.data.photographs import check_images\n"
+        "from esrgan_lit.images.listing import list_images\n"
+        "from esrgan_lit.data.packed import pack\n"
+        "print(len(pack(check_images(list_images(['photographs'], 'x'), 'refuse'), Path('store')).images()))"
     )
     run = [sys.executable, "-c", code]
     both = [subprocess.Popen(run, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0].strip() for process in both] == ["3", "3"]
-    assert Store(tmp_path / "store")
+    assert PackedImages(tmp_path / "store")
 
 
 def test_a_batch_asks_for_its_rows_and_no_others(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(packed)
+    folder = PackedImages(packed)
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(Store, "prefetch", lambda _, start, end: asked.append((start, end)))
-    crops = CropDataset(store.images(), 32, Degradation(4), 0, False, 100, in_memory=False)
+    monkeypatch.setattr(PackedImages, "prefetch", lambda _, start, end: asked.append((start, end)))
+    crops = CropDataset(folder.images(), 32, Bicubic(4), 0, False, 100, in_memory=False)
     windows = crops.__getitems__(range(30))
     assert len(asked) == 30
     for (start, end), window in zip(asked, windows.levels.numpy(), strict=True):
-        record = next(record for record in store.records if record.offset <= start < record.end)
-        rows = store.pixels[start:end].reshape(-1, record.width, 3)
+        record = next(record for record in folder.records if record.offset <= start < record.end)
+        rows = folder.pixels[start:end].reshape(-1, record.width, 3)
         inside = window[8:-8, 8:-8]
         assert len(rows) <= 48
         windows_of_rows = np.lib.stride_tricks.sliding_window_view(rows, inside.shape)
@@ -194,14 +196,14 @@ def test_a_batch_asks_for_its_rows_and_no_others(packed: Path, monkeypatch: pyte
 def test_what_cannot_be_packed_is_said_first(
     photographs: list[Photograph], packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(StoreError, match="holds other files; name a new folder"):
+    with pytest.raises(PackedError, match="holds other files; name a new folder"):
         pack(photographs, photographs[0].path.parent)
-    with pytest.raises(StoreError, match="nothing to pack"):
+    with pytest.raises(PackedError, match="nothing to pack"):
         pack([], tmp_path / "empty")
-    with pytest.raises(StoreError, match="store of other files"):
+    with pytest.raises(PackedError, match="packed from other files"):
         pack(photographs[:2], packed)
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(StoreError, match=r"needs 0\.0 GB and its disk has 0\.0 GB free; free some"):
+    with pytest.raises(PackedError, match=r"needs 0\.0 GB and its disk has 0\.0 GB free; free some"):
         pack(photographs, tmp_path / "new")
     assert not (tmp_path / "new" / "pixels.bin").stat().st_size

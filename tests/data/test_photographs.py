@@ -1,4 +1,4 @@
-"""Reading, finding and surveying image files."""
+"""Reading, finding and check_imagesing image files."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from conftest import make_photograph
 from esrgan_lit.data import photographs
-from esrgan_lit.data.photographs import survey
+from esrgan_lit.data.photographs import check_images
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.images.writing import save_image
@@ -66,27 +66,27 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
         read_image(tmp_path / "bad.png")
 
 
-def test_a_survey_is_remembered_until_the_file_changes(
+def test_a_check_images_is_remembered_until_the_file_changes(
     photograph_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = list_images([photograph_folder], "data.train")
-    before = survey(paths, "refuse")
+    before = check_images(paths, "refuse")
     decoded = []
     real = photographs.read_image
     monkeypatch.setattr(photographs, "read_image", lambda path: decoded.append(path.name) or real(path))
-    assert survey(paths, "refuse") == before
+    assert check_images(paths, "refuse") == before
     assert decoded == []
     Image.fromarray(make_photograph(50, 60, 9)).save(paths[0])
-    assert survey(paths, "refuse")[0] == (paths[0], 50, 60)
+    assert check_images(paths, "refuse")[0] == (paths[0], 50, 60)
     assert decoded == ["a.png"]
 
 
-def test_a_survey_without_a_place_for_its_memory_goes_on(
+def test_a_check_images_without_a_place_for_its_memory_goes_on(
     photograph_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert len(survey(list_images([photograph_folder], "x"), "refuse")) == 3
+    assert len(check_images(list_images([photograph_folder], "x"), "refuse")) == 3
 
 
 def test_saving_leaves_nothing_half_written(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from PIL import Image
 from conftest import assert_same_levels, make_photograph
 from esrgan_lit import RRDBNet, imresize, load_generator, psnr_y, save_generator, ssim_y
 from esrgan_lit.cli import evaluate as command
-from esrgan_lit.degradations.bicubic import Degradation
+from esrgan_lit.data.pairing import normalized
+from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.evaluation import evaluate, methods
 from esrgan_lit.evaluation.published import PUBLISHED, published_for
-from esrgan_lit.evaluation.test_sets import TestSet, normalised, open_sets
+from esrgan_lit.evaluation.test_sets import TestSet, open_sets
 from esrgan_lit.images.levels import to_batch
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.images.writing import save_image
@@ -77,7 +78,7 @@ def composed(tmp_path: Path, *overrides: str) -> DictConfig:
 
 
 def opened(folder: Path, **more: object) -> TestSet:
-    return open_sets({"mine": {"hr": folder / "HR", **more}}, Degradation(4), ".")[0]
+    return open_sets({"mine": {"hr": folder / "HR", **more}}, Bicubic(4), ".")[0]
 
 
 def test_the_whole_of_it(folders: Path, weights: Callable[..., Path], tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_the_whole_of_it(folders: Path, weights: Callable[..., Path], tmp_path: 
     text = (out / "results.md").read_text(encoding="utf-8")
     assert "4 border pixels shaved" in text
     assert f"28.42 | {values['', 'bicubic', 'psnr_y']:.2f} ({values['', 'bicubic', 'psnr_y'] - 28.42:+.2f})" in text
-    assert "truth cropped from 70×61 to 68×60" in text
+    assert "ground truth cropped from 70×61 to 68×60" in text
     for image in ("a", "b_c", "grey"):
         with Image.open(out / "pictures" / f"Set5_{image}.png") as picture:
             assert min(picture.size) > 300
@@ -278,17 +279,17 @@ def test_a_metric_that_cannot_be_had_is_marked_and_the_others_done(folders: Path
     ],
 )
 def test_what_data_sets_append_to_names_is_left_out(stem: str, expected: str) -> None:
-    assert normalised(stem) == expected
+    assert normalized(stem) == expected
 
 
 def test_unpaired_names_are_refused(folders: Path) -> None:
     (folders / "LR" / "bx4.png").write_bytes((folders / "LR" / "ax4.png").read_bytes())
     (folders / "LR" / "greyx4.png").unlink()
-    with pytest.raises(ValueError, match=r"truths without one: grey; files without a truth: bx4\.png"):
+    with pytest.raises(ValueError, match=r"without a partner grey; belonging to none bx4"):
         opened(folders, lr=folders / "LR")
     (folders / "LR" / "greyx4.png").write_bytes((folders / "LR" / "ax4.png").read_bytes())
     (folders / "LR" / "bx4.png").rename(folders / "LR" / "a_again.png")
-    with pytest.raises(ValueError, match=r"several for one truth: a_again\.png, ax4\.png"):
+    with pytest.raises(ValueError, match=r"several for one a_again, ax4"):
         opened(folders, lr=folders / "LR")
 
 
@@ -308,13 +309,13 @@ def test_finished_images_off_by_less_than_the_scale_are_cropped_and_more_are_ref
     test_set = opened(folders, finished={"theirs": tmp_path / "theirs"})
     metrics = [make_metric("psnr_y", 4), make_metric("consistency", 4)]
     results = evaluate.evaluate([test_set], [], metrics, tmp_path / "remembered", 1)
-    assert results[0].note == "output of 79×61 and truth of 80×64 cropped to 76×60"
+    assert results[0].note == "output of 79×61 and ground truth of 80×64 cropped to 76×60"
     assert results[0].values["psnr_y"] == np.inf
     save_image(make_photograph(60, 80, 0), tmp_path / "theirs" / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png is 80×60, its truth 80×64"):
+    with pytest.raises(ValueError, match=r"a\.png is 80×60, its ground truth 80×64"):
         opened(folders, finished={"theirs": tmp_path / "theirs"})
     save_image(make_photograph(15, 20, 0), folders / "LR" / "ax4.png")
-    with pytest.raises(ValueError, match=r"ax4\.png, enlarged 4 times, is 80×60, its truth 80×64"):
+    with pytest.raises(ValueError, match=r"ax4\.png, enlarged 4 times, is 80×60, its ground truth 80×64"):
         opened(folders, lr=folders / "LR")
 
 

@@ -14,7 +14,7 @@ from test_stages import ADAM, SCHEDULE, STEPS, assert_same, fit, pairs, small_ga
 from torch import Tensor, nn
 
 from esrgan_lit import Discriminator, PsnrStage
-from esrgan_lit.data.pairing import Pair
+from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import StandardLoss
 from esrgan_lit.training.nan_report import NonFiniteLossError
 from esrgan_lit.training.optimizer_step import Descent, StepOptions

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from esrgan_lit import Discriminator, GanStage, PsnrStage, RRDBNet, load_generator, save_generator
-from esrgan_lit.data.pairing import Pair
+from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import RelativisticAverageLoss, StandardLoss
 from esrgan_lit.losses.perceptual import PerceptualLoss
 from esrgan_lit.training.stages import LossWeights

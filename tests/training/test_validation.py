@@ -9,7 +9,7 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from esrgan_lit.data.pairing import Pair
+from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.metrics.fidelity import psnr_y
 from esrgan_lit.training.trainer import train
 from esrgan_lit.training.validation import WITHOUT_EMA, Validation

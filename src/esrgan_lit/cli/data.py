@@ -9,7 +9,7 @@ from esrgan_lit.data import check, fetch
 from esrgan_lit.data.datasets import DATASETS
 from esrgan_lit.data.module import open_images
 from esrgan_lit.data.packed import pack
-from esrgan_lit.data.photographs import survey
+from esrgan_lit.data.photographs import check_images
 from esrgan_lit.images.listing import list_images
 
 TRAINING_SETS = ("DIV2K-train", "Flickr2K", "OST")  # what conf/data/df2k_ost.yaml trains on
@@ -21,7 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, add_arguments, run, summary in (
         ("check", check.add_arguments, check.run, "report everything that is wrong with folders of images"),
-        ("pack", add_pack_arguments, run_pack, "decode folders of images into a store that training reads fast"),
+        (
+            "pack",
+            add_pack_arguments,
+            run_pack,
+            "decode folders of images into a packed folder that training reads fast",
+        ),
         ("fetch", add_fetch_arguments, run_fetch, "download, verify, unpack and pack the paper's data sets"),
     ):
         command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
@@ -37,17 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def add_pack_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``esrgan-data pack``."""
     parser.add_argument("sources", nargs="+", metavar="FOLDER", help="folders (recursive) or image files")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the store")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the packed folder")
     parser.add_argument("--licence", default="", help="noted in the manifest with every image")
     parser.add_argument("--skip-unreadable", action="store_true", help="leave out files that do not decode")
 
 
 def run_pack(options: argparse.Namespace) -> int:
     """Pack; given again after an interruption it goes on where it stopped."""
-    photographs = survey(list_images(options.sources, "FOLDER"), "skip" if options.skip_unreadable else "refuse")
-    store = pack(photographs, options.output, options.licence)
-    pixels = sum(record.height * record.width for record in store.records)
-    print(f"{options.output}: {len(store.records):,} images, {pixels / 1e6:,.1f} megapixels. Train on it with")
+    photographs = check_images(list_images(options.sources, "FOLDER"), "skip" if options.skip_unreadable else "refuse")
+    packed = pack(photographs, options.output, options.licence)
+    pixels = sum(record.height * record.width for record in packed.records)
+    print(f"{options.output}: {len(packed.records):,} images, {pixels / 1e6:,.1f} megapixels. Train on it with")
     print(f"  data=folder 'data.train=[{options.output}]'")
     return 0
 

@@ -11,7 +11,7 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from esrgan_lit.degradations.bicubic import Degradation
+from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.evaluation.evaluate import evaluate
 from esrgan_lit.evaluation.methods import Method, Runner, bicubic, name_sources, network, sweep
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
@@ -55,8 +55,7 @@ def prepare(config: DictConfig) -> Plan:
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
     pyplot()
     scale = settings["scale"]
-    degradation = Degradation(scale, settings["boundary"], settings["low_res_form"])
-    degradation.check()
+    degradation = Bicubic(scale, settings["boundary"], settings["low_res_form"])
     names, options = settings["metrics"].pop("names"), MetricOptions(**settings["metrics"])
     metrics, absent = [], {}
     for name in names:

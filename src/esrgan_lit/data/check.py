@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from esrgan_lit.data.duplicates import Fingerprint, find_copies, fingerprint, measure_texture, was_jpeg
 from esrgan_lit.data.kernels import EXPECTED, find_kernel
-from esrgan_lit.data.pairing import pair_up
+from esrgan_lit.data.pairing import is_shrunk, match_names
 from esrgan_lit.data.photographs import Photograph
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
@@ -149,7 +149,7 @@ def examine(
         held_out, in_benchmark = inspect_all(benchmark_paths, "benchmark")
         findings += [finding for finding in in_benchmark if finding.fault.severity == "error"]
         if low_paths:
-            pairs, lonely = match_partners(paths, low_paths, scale)
+            pairs, lonely = match_partners(paths, low_paths)
             decoded = {known.photograph.path: known.photograph for known in training}
             jobs = [(decoded[high], low) for high, low in pairs if high in decoded]
             checked = _in_parallel(lambda pair: check_pair(*pair, scale), jobs, workers, "pairs")
@@ -256,28 +256,40 @@ def find_leakage(training: Sequence[Known], benchmark: Sequence[Known]) -> list[
     ]
 
 
-def match_partners(
-    high_res: Sequence[Path], low_res: Sequence[Path], scale: int
-) -> tuple[list[tuple[Path, Path]], list[Finding]]:
-    """Pair files by name, as :func:`esrgan_lit.data.pairs.pair_up` does, and name every file that has no partner."""
-    partners = {path.stem.removesuffix(f"x{scale}"): path for path in low_res}
-    names = {path.stem for path in high_res}
-    lonely = [Finding(path, Fault.NO_PARTNER, "no low_res") for path in high_res if path.stem not in partners]
-    lonely += [Finding(path, Fault.NO_PARTNER, "no high_res") for name, path in partners.items() if name not in names]
-    return [(path, partners[path.stem]) for path in high_res if path.stem in partners], lonely
+def match_partners(high_res: Sequence[Path], low_res: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[Finding]]:
+    """Return the pairs by name, and a finding for every file that is in none.
+
+    Args:
+        high_res: image files.
+        low_res: files that may be their partners.
+    """
+    matches = match_names([path.stem for path in high_res], [path.stem for path in low_res])
+    pairs, lonely = [], []
+    for high, found in zip(high_res, matches.of, strict=True):
+        if len(found) == 1:
+            pairs.append((high, low_res[found[0]]))
+        else:
+            several = ", ".join(low_res[place].name for place in found)
+            lonely.append(Finding(high, Fault.NO_PARTNER, f"several low_res: {several}" if several else "no low_res"))
+    lonely += [Finding(low_res[place], Fault.NO_PARTNER, "no high_res") for place in matches.lonely]
+    return pairs, lonely
 
 
 def check_pair(high: Photograph, low: Path, scale: int) -> Finding | None:
-    """Say what is wrong between a photograph and its low-resolution partner, None if nothing; never raises."""
+    """Say what is wrong between a photograph and its low-resolution partner, None if nothing; never raises.
+
+    Args:
+        high: the photograph.
+        low: file of its partner.
+        scale: integer factor between the two.
+    """
     try:
         low_res = read_image(low)
         high_res = read_image(high.path)
     except OSError as error:
         return Finding(low, Fault.DAMAGED, str(error.__cause__ or error))
     height, width = low_res.shape[:2]
-    try:
-        pair_up([high], [Photograph(low, height, width)], scale)
-    except ValueError:
+    if not is_shrunk(high, Photograph(low, height, width), scale):
         return Finding(high.path, Fault.WRONG_RATIO, f"{high.width}×{high.height}, {low} {width}×{height}, ×{scale}")
     fit = find_kernel(high_res, low_res, scale)
     if fit.residual > MOST_RESIDUAL:

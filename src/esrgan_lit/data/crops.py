@@ -1,4 +1,4 @@
-"""Random crops of photographs, and the pairs that are made of them."""
+"""Random crops of photographs: sample n is a pure function of (seed, n)."""
 
 import logging
 from collections.abc import Sequence
@@ -7,36 +7,23 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from esrgan_lit.data.pairing import Pair
 from esrgan_lit.data.photographs import ReadableImage
-from esrgan_lit.degradations.bicubic import Degradation, crop_to_multiple
-from esrgan_lit.images.levels import to_unit
+from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
+from esrgan_lit.degradations.pairs import Crops
 from esrgan_lit.resize import Boundary, mirror_indices
 
 log = logging.getLogger(__name__)
 
 
-class Windows(NamedTuple):
-    """Crops of photographs before they are pairs.
-
-    ``levels``: uint8 (batch, side, side, 3), each with the degradation's margin around it. ``orientations``: the flip
-    and rotation to come of each, 0 … 7 (0 is none), as plain numbers: no GPU has to be waited for to read them.
-    """
-
-    levels: Tensor
-    orientations: tuple[int, ...]
-
-
 class _Draw(NamedTuple):
     chosen: int  # which photograph
-    places: list[tuple[int, int]]  # top and left of the crops to choose from
+    positions: list[tuple[int, int]]  # top and left of the crops to choose from
     orientation: int
 
 
-class CropDataset(Dataset[Windows]):
+class CropDataset(Dataset[Crops]):
     """Random crops: sample n is one crop of one photograph, as a pure function of (seed, n).
 
     Every photograph is used once before any is used again, in an order drawn afresh for each pass.
@@ -49,14 +36,14 @@ class CropDataset(Dataset[Windows]):
         augment: flip horizontally and rotate by multiples of 90°.
         length: number of samples offered.
         in_memory: decode every photograph once and keep it.
-        texture_candidates: of so many random places the one with the largest gradient energy is taken; 1 for any place.
+        texture_candidates: of so many random positions the one with the largest gradient energy is taken; 1 for any.
     """
 
     def __init__(
         self,
         images: Sequence[ReadableImage],
         crop: int,
-        degradation: Degradation,
+        degradation: Bicubic,
         seed: int,
         augment: bool,
         length: int,
@@ -76,24 +63,24 @@ class CropDataset(Dataset[Windows]):
         return self.length
 
     def source_of(self, n: int) -> str:
-        """Path of the photograph that sample n is taken from."""
+        """Return the path of the photograph that sample n is taken from."""
         return self.images[self._draw(n).chosen].source
 
-    def __getitems__(self, numbers: Sequence[int]) -> Windows:
-        """The samples of one batch (PyTorch's loaders ask for a batch at once where a dataset can give it)."""
+    def __getitems__(self, numbers: Sequence[int]) -> Crops:
+        """Return the samples of one batch (PyTorch's loaders ask for a batch at once where a dataset can give it)."""
         margin = self.degradation.margin
         side = self.crop + 2 * margin
         draws = [self._draw(n) for n in numbers]
         if self.loaded is None:  # the disk is asked for all of them before the first is read
             for draw in draws:
-                for top, _ in draw.places:
+                for top, _ in draw.positions:
                     self.images[draw.chosen].prefetch(top - margin, top - margin + side)
         levels = np.empty((len(numbers), side, side, 3), np.uint8)
         orientations = tuple(map(self._copy, numbers, draws, levels))
-        return Windows(torch.from_numpy(levels), orientations)
+        return Crops(torch.from_numpy(levels), orientations)
 
     def _draw(self, n: int, further: int = 0) -> _Draw:
-        """What chance decides about sample n; ``further`` down the order of photographs than its own."""
+        """Draw what chance decides about sample n; ``further`` down the order of photographs than its own."""
         count = len(self.images)
         number, position = divmod(n, count)
         chosen = int(_pass_order(self.seed, number, count)[(position + further) % count])
@@ -101,14 +88,14 @@ class CropDataset(Dataset[Windows]):
         scale, image = self.degradation.scale, self.images[chosen]
         # Crops start where a low-resolution pixel does: so their LR is the crop of the whole image's LR.
         rows, columns = ((side // scale * scale - self.crop) // scale + 1 for side in (image.height, image.width))
-        places = [
+        positions = [
             (int(random.integers(rows)) * scale, int(random.integers(columns)) * scale)
             for _ in range(self.texture_candidates)
         ]
-        return _Draw(chosen, places, int(random.integers(8)) if self.augment else 0)
+        return _Draw(chosen, positions, int(random.integers(8)) if self.augment else 0)
 
-    def _copy(self, n: int, draw: _Draw, window: np.ndarray) -> int:
-        """Copy sample n's crop, with its margin, into ``window``; returns its orientation."""
+    def _copy(self, n: int, draw: _Draw, crop: np.ndarray) -> int:
+        """Copy sample n's crop, with its margin, into ``crop``; returns its orientation."""
         further = 0
         while True:
             try:
@@ -121,63 +108,46 @@ class CropDataset(Dataset[Windows]):
                 log.warning("sample %d is taken from another photograph: %s", n, error)
                 draw = self._draw(n, further)
         image = crop_to_multiple(whole, self.degradation.scale)
-        top, left = draw.places[0]
-        if len(draw.places) > 1:
-            top, left = max(draw.places, key=lambda at: texture(image[at[0] :, at[1] :][: self.crop, : self.crop]))
+        top, left = draw.positions[0]
+        if len(draw.positions) > 1:
+            top, left = max(draw.positions, key=lambda at: texture(image[at[0] :, at[1] :][: self.crop, : self.crop]))
         margin = self.degradation.margin
-        copy_window(image, top - margin, left - margin, self.degradation.boundary, window)
+        copy_crop(image, top - margin, left - margin, self.degradation.boundary, crop)
         return draw.orientation
 
 
 def texture(image: np.ndarray) -> float:
-    """Gradient energy of uint8 (height, width, 3): mean squared difference of neighbouring samples of green."""
+    """Return the gradient energy of uint8 (height, width, 3): mean squared difference of neighbours in green."""
     green = image[..., 1].astype(np.int32)
     return float(np.square(np.diff(green, axis=0)).mean() + np.square(np.diff(green, axis=1)).mean())
 
 
-def copy_window(image: np.ndarray, top: int, left: int, boundary: Boundary, window: np.ndarray) -> None:
-    """Fill a square window from an image; where it reaches over the edge, the boundary rule fills it.
+def copy_crop(image: np.ndarray, top: int, left: int, boundary: Boundary, crop: np.ndarray) -> None:
+    """Copy a square crop out of an image; what lies beyond the edge is padded.
 
     It must not reach further out than in, as a crop with its margin never does.
+
+    Args:
+        image: uint8 (height, width, 3).
+        top: row of the image at which the crop starts; may be negative.
+        left: the same for columns.
+        boundary: how to pad: ``symmetric`` or ``replicate``.
+        crop: uint8 (side, side, 3), written to.
     """
     height, width = image.shape[:2]
-    side = len(window)
+    side = len(crop)
     inside = slice(max(0, -top), min(side, height - top)), slice(max(0, -left), min(side, width - left))
     source = image[top + inside[0].start : top + inside[0].stop, left + inside[1].start : left + inside[1].stop]
-    window[inside] = source
-    if source.shape == window.shape:
+    crop[inside] = source
+    if source.shape == crop.shape:
         return
-    # The few columns and rows outside, one by one: gathering the whole window by index would take ten times as long.
+    # The few columns and rows outside, one by one: gathering the whole crop by index would take ten times as long.
     for column in (*range(inside[1].start), *range(inside[1].stop, side)):
         within = int(mirror_indices(np.array(left + column), width, boundary))
-        window[inside[0], column] = image[top + inside[0].start : top + inside[0].stop, within]
+        crop[inside[0], column] = image[top + inside[0].start : top + inside[0].stop, within]
     for row in (*range(inside[0].start), *range(inside[0].stop, side)):
         within = int(mirror_indices(np.array(top + row), height, boundary)) - top
-        window[row] = window[within]
-
-
-def make_pairs(windows: Windows, degradation: Degradation) -> Pair:
-    """Make a batch of pairs, augmented, on the device that the windows are on: the same bits on any."""
-    margin = degradation.margin
-    levels = windows.levels.permute(0, 3, 1, 2)
-    inset = margin // degradation.scale
-    low_res = degradation(levels)[..., inset:-inset, inset:-inset]
-    high_res = levels[..., margin:-margin, margin:-margin]
-    return Pair(*(to_unit(orient(images, windows.orientations)) for images in (low_res, high_res)))
-
-
-def orient(images: Tensor, orientations: Sequence[int]) -> Tensor:
-    """Rotate image i by 90° · (orientations[i] mod 4), then flip it horizontally if orientations[i] ≥ 4."""
-    oriented = torch.empty_like(images, memory_format=torch.contiguous_format)
-    if images.device.type == "cpu":  # NumPy turns and flips without copying; each image is copied once
-        for image, choice, place in zip(images.numpy(), orientations, oriented.numpy(), strict=True):
-            turned = np.rot90(image, choice % 4, (-2, -1))
-            place[...] = turned[..., ::-1] if choice >= 4 else turned
-        return oriented
-    for image, choice, place in zip(images, orientations, oriented, strict=True):
-        turned = torch.rot90(image, choice % 4, (-2, -1))
-        place.copy_(turned.flip(-1) if choice >= 4 else turned)
-    return oriented
+        crop[row] = crop[within]
 
 
 @lru_cache(maxsize=2)

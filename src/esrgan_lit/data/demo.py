@@ -20,7 +20,7 @@ SPLITS = {
 
 
 def photographs(split: Literal["train", "held_out"]) -> list[str]:
-    """Paths of the photographs of one side of the split; the held-out ones are never trained on.
+    """Return the paths of the photographs of one side of the split; the held-out ones are never trained on.
 
     Raises:
         ValueError: when scikit-image is not installed.

@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.Image import Resampling
 from torch.nn.functional import interpolate
 
-from esrgan_lit.degradations.bicubic import Degradation, crop_to_multiple
+from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.resize import BOUNDARIES
 
 # Low-resolution samples at each side that a shifted comparison leaves out: content from outside the image is there.
@@ -140,7 +140,7 @@ def _shrink_at(image: Image.Image, scale: int, down: float, right: float, filter
     return np.asarray(image.resize(size, filter, (left, top, left + size[0] * scale, top + size[1] * scale)))
 
 
-def _matlab(degradation: Callable[[int], Degradation], high_res: np.ndarray, scale: int) -> np.ndarray:
+def _matlab(degradation: Callable[[int], Bicubic], high_res: np.ndarray, scale: int) -> np.ndarray:
     levels = torch.from_numpy(np.ascontiguousarray(high_res.transpose(2, 0, 1)))
     return degradation(scale)(levels).numpy().transpose(1, 2, 0)
 
@@ -167,7 +167,7 @@ EXPECTED = "MATLAB bicubic, uint8, symmetric"
 
 KERNELS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     **{
-        f"MATLAB bicubic, {form}, {boundary}": partial(_matlab, partial(Degradation, boundary=boundary, form=form))
+        f"MATLAB bicubic, {form}, {boundary}": partial(_matlab, partial(Bicubic, boundary=boundary, form=form))
         for form in ("uint8", "double")
         for boundary in BOUNDARIES
     },

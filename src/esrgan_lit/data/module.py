@@ -1,4 +1,4 @@
-"""The LightningDataModule: folders and stores → batches of pairs, the same on any number of workers and GPUs."""
+"""The LightningDataModule: folders and packed images → batches of pairs, the same on any number of workers and GPUs."""
 
 import hashlib
 import json
@@ -7,39 +7,40 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
 from torch.utils.data import DataLoader
 
-from esrgan_lit.data.crops import CropDataset, Windows, make_pairs
-from esrgan_lit.data.loading import SteadfastLoader, StepSampler, ThreadedLoader
-from esrgan_lit.data.packed import Store, is_store, pack
+from esrgan_lit.data.crops import CropDataset
+from esrgan_lit.data.loading import RetryingLoader, StepSampler, ThreadedLoader
+from esrgan_lit.data.packed import PackedImages, is_packed, pack
 from esrgan_lit.data.pairing import ImageDataset, ValidationImage, pair_up
-from esrgan_lit.data.photographs import FaultPolicy, Photograph, ReadableImage, large_enough, survey
-from esrgan_lit.degradations.bicubic import Degradation, LowResForm
+from esrgan_lit.data.photographs import FaultPolicy, Photograph, ReadableImage, check_images, large_enough
+from esrgan_lit.degradations.bicubic import Bicubic, LowResForm
+from esrgan_lit.degradations.pairs import Crops, make_pairs
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.resize import Boundary
 
 
 class PairDataModule(L.LightningDataModule):
-    """Photographs in folders or stores → batches of :class:`Pair`, for training and validation.
+    """Photographs in folders, or packed, → batches of :class:`Pair`, for training and validation.
 
     Args:
-        train: folders (searched recursively), image files or stores of ``esrgan-data pack``; their union is trained on.
+        train: folders (searched recursively), image files or what ``esrgan-data pack`` made; their union is trained on.
         validation: the same, for whole high-resolution images, or None for no validation.
-        validation_low_res: folder or store of their low-resolution partners; made from them where None.
+        validation_low_res: folder of their low-resolution partners; made from them where None.
         scale: factor between low and high resolution.
         crop: side of the high-resolution training crops, a multiple of ``scale``.
         batch: crops per GPU and iteration.
-        boundary: see :class:`Degradation`.
-        low_res_form: see :class:`Degradation`.
+        boundary: see :class:`Bicubic`.
+        low_res_form: see :class:`Bicubic`.
         augment: flip and rotate the crops.
         small_images: ``skip`` (with a warning that counts them) or ``refuse`` images smaller than the crop.
         unreadable_images: ``skip`` or ``refuse`` files that cannot be decoded whole.
         in_memory: decode every training image once and keep it (uint8: 3 bytes per pixel).
-        cache: folder in which the training files are packed into a store before the first training; None for none.
+        cache: folder in which the training files are packed before the first training; None for no packing.
         texture_candidates: of so many random crops the most textured one is taken; 1 for any.
         on_device: send uint8 crops to the device and make low resolution, flips and rotations there: the same pairs.
         workers: processes that prepare batches; 0 for a thread of this process; None for a thread where nothing has to
@@ -71,8 +72,7 @@ class PairDataModule(L.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self.degradation = Degradation(scale, boundary, low_res_form)
-        self.degradation.check()
+        self.degradation = Bicubic(scale, boundary, low_res_form)
         if crop < scale or crop % scale:
             below = max(scale, crop // scale * scale)
             raise ValueError(f"crop {crop} is not a multiple of scale {scale}; use {below} or {below + scale}")
@@ -97,7 +97,7 @@ class PairDataModule(L.LightningDataModule):
         self.images: ImageDataset | None = None
 
     def setup(self, stage: str) -> None:
-        """List and check all images, so that what is wrong with them is said before training starts."""
+        """List and check all images, before training starts."""
         if self.validation_sources is not None and self.images is None:
             scale = self.degradation.scale
             least = 2 * scale + 11  # the border that metrics shave, and SSIM's window
@@ -112,8 +112,8 @@ class PairDataModule(L.LightningDataModule):
             found = open_images(self.sources, "data.train", self.unreadable_images, self.cache)
             self.photographs = large_enough(found, self.crop, self.small_images)
 
-    def train_dataloader(self) -> ThreadedLoader | SteadfastLoader:
-        """Batches from the iteration that the trainer is at."""
+    def train_dataloader(self) -> ThreadedLoader | RetryingLoader:
+        """Return batches from the iteration that the trainer is at."""
         trainer = self._attached_trainer()
         progress = trainer.fit_loop.epoch_loop.batch_progress
 
@@ -121,10 +121,7 @@ class PairDataModule(L.LightningDataModule):
             return StepSampler(self.batch, trainer.global_rank, trainer.world_size, trainer.max_steps, start)
 
         crops = self._crops(self.in_memory)
-        finish = cast(
-            Callable[[Any], Any],
-            _as_they_are if self.on_device else partial(make_pairs, degradation=self.degradation),
-        )
+        finish = _as_they_are if self.on_device else partial(make_pairs, degradation=self.degradation)
         workers = self.workers
         if workers is None:
             decodes = not self.in_memory and any(isinstance(image, Photograph) for image in self.photographs)
@@ -132,7 +129,7 @@ class PairDataModule(L.LightningDataModule):
         if workers == 0:
             return ThreadedLoader(crops, sampler(lambda: progress.total.ready), finish)
 
-        def from_iteration(step: int) -> DataLoader[Windows]:
+        def from_iteration(step: int) -> DataLoader[Crops]:
             return DataLoader(
                 crops,
                 batch_sampler=sampler(lambda: step),
@@ -141,17 +138,17 @@ class PairDataModule(L.LightningDataModule):
                 pin_memory=torch.cuda.is_available(),
             )
 
-        return SteadfastLoader(from_iteration, lambda: progress.total.ready, trainer.max_steps)
+        return RetryingLoader(from_iteration, lambda: progress.total.ready, trainer.max_steps)
 
     def sources_of(self, step: int) -> list[str]:
-        """Where this rank's crops of an iteration (from 0) come from, for messages."""
+        """Return where this rank's crops of an iteration (from 0) come from, for messages."""
         trainer = self._attached_trainer()
         sampler = StepSampler(self.batch, trainer.global_rank, trainer.world_size, step + 1, lambda: step)
         crops = self._crops(in_memory=False)
         return [crops.source_of(number) for number in next(iter(sampler))]
 
     def val_dataloader(self) -> DataLoader[ValidationImage] | list[None]:
-        """Whole images one by one, every rank its share."""
+        """Return whole images one by one, every rank its share."""
         if self.images is None:
             return []
         trainer = self._attached_trainer()
@@ -160,8 +157,8 @@ class PairDataModule(L.LightningDataModule):
         return DataLoader(self.images, batch_sampler=[[position] for position in share])
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Make the pairs of a batch that came as windows, on the device that it came to."""
-        if not isinstance(batch, Windows):
+        """Make the pairs of a batch that came as crops, on the device that it came to."""
+        if not isinstance(batch, Crops):
             return batch
         # Lightning converted the batch to the trainer's precision before it was floating point.
         return self._attached_trainer().precision_plugin.convert_input(make_pairs(batch, self.degradation))
@@ -188,23 +185,23 @@ class PairDataModule(L.LightningDataModule):
 def open_images(
     sources: Sequence[str | Path], setting: str, unreadable: FaultPolicy, cache: str | Path | None = None
 ) -> list[ReadableImage]:
-    """Images of a union of folders, files and stores, none twice.
+    """Return the images of a union of sources, none twice.
 
     Args:
-        sources: folders, image files or stores.
+        sources: folders, image files or packed images.
         setting: what the user would change, for messages.
         unreadable: what to do with files that do not decode.
-        cache: folder in which the files of each source are packed into a store of their own; None to read the files.
+        cache: folder in which the files of each source are packed; None to read the files.
     """
     if isinstance(sources, str | Path):
         sources = [sources]
     images: dict[str, ReadableImage] = {}
     for source in map(Path, sources):
         found: Sequence[ReadableImage]
-        if is_store(source):
-            found = Store(source).images()
+        if is_packed(source):
+            found = PackedImages(source).images()
         else:
-            found = survey(list_images([source], setting), unreadable)
+            found = check_images(list_images([source], setting), unreadable)
             if cache is not None and found:
                 found = pack(found, Path(cache) / _digest(found)).images()
         images |= {str(Path(image.source).resolve()): image for image in found}
@@ -216,5 +213,5 @@ def _digest(photographs: Sequence[Photograph]) -> str:
     return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
 
 
-def _as_they_are(windows: Windows) -> Windows:
-    return windows
+def _as_they_are(crops: Crops) -> Crops:
+    return crops

@@ -1,5 +1,6 @@
-"""Pairs of whole images, for validation."""
+"""Pair high- and low-resolution images by name, and read whole pairs for validation."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,15 +10,112 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from esrgan_lit.data.photographs import ReadableImage, Sized
-from esrgan_lit.degradations.bicubic import Degradation, crop_to_multiple
+from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
+from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.images.levels import to_unit
 
+# What data sets and authors append to an image's name: img_001_SRF_4_HR, babyx4, baby_HR_x4.
+_ENDINGS = re.compile(r"([_-](HR|LR|LRBI|GT|SR|SRF_[2348])|[_-]?x[2348])$", re.IGNORECASE)
 
-class Pair(NamedTuple):
-    """Low- and high-resolution images: RGB in [0, 1], (batch, 3, height, width), the latter ``scale`` times larger."""
 
-    low_res: Tensor
-    high_res: Tensor
+def normalized(stem: str) -> str:
+    """Return an image's name without what data sets append to it: ``img_001_SRF_4_HR`` → ``img_001``."""
+    while (shorter := _ENDINGS.sub("", stem)) not in ("", stem):
+        stem = shorter
+    return stem
+
+
+class Matches(NamedTuple):
+    """Which candidates belong to which name.
+
+    Attributes:
+        of: for each name the positions of its candidates; exactly one where the two pair up.
+        lonely: positions of the candidates that belong to no name.
+    """
+
+    of: list[list[int]]
+    lonely: list[int]
+
+
+def match_names(names: Sequence[str], candidates: Sequence[str]) -> Matches:
+    """Find the partners of images by name: the one rule, for training, ``esrgan-data check`` and evaluation.
+
+    A partner of NAME is called NAME, NAMEx4 or NAME_ANYTHING, where endings of data sets (``_SRF_4_HR``) count on
+    neither side. Where several names fit, the longest has it.
+
+    Args:
+        names: of the high-resolution images, without suffix.
+        candidates: names of the files that may belong to them, without suffix.
+    """
+    exact = {name: place for place, name in enumerate(names)}
+    short = {normalized(name): place for place, name in enumerate(names)}
+    matches = Matches([[] for _ in names], [])
+    for place, candidate in enumerate(candidates):
+        owner, stem = exact.get(candidate), candidate
+        while owner is None and (shorter := _ENDINGS.sub("", stem)) not in ("", stem):
+            stem, owner = shorter, exact.get(shorter)
+        owner = short.get(stem) if owner is None else owner
+        while owner is None and (cut := max(stem.rfind("_"), stem.rfind("-"))) > 0:
+            stem, owner = stem[:cut], short.get(stem[:cut])
+        (matches.lonely if owner is None else matches.of[owner]).append(place)
+    return matches
+
+
+def pair_by_name(names: Sequence[str], candidates: Sequence[str], what: str, remedy: str = "") -> list[int]:
+    """Return for each name the position of its partner among the candidates, see :func:`match_names`.
+
+    Args:
+        names: of the high-resolution images, without suffix.
+        candidates: names of the files that belong to them, without suffix.
+        what: begins the message.
+        remedy: ends it, after what can always be done.
+
+    Raises:
+        ValueError: naming the images that have no partner, the files that belong to no image, and several for one.
+    """
+    matches = match_names(names, candidates)
+    faults = {
+        "without a partner": [name for name, found in zip(names, matches.of, strict=True) if not found],
+        "belonging to none": [candidates[place] for place in matches.lonely],
+        "several for one": [candidates[place] for found in matches.of if len(found) > 1 for place in found],
+    }
+    if any(faults.values()):
+        listing = "; ".join(f"{fault} {_shorten(found)}" for fault, found in faults.items() if found)
+        raise ValueError(
+            f"{what} does not pair up by name: {listing}. A partner of NAME is called NAME, NAMEx4 or NAME_ANYTHING; "
+            f"remove or rename what does not belong{remedy}"
+        )
+    return [place for [place] in matches.of]
+
+
+def pair_up(high_res: Sequence[Sized], low_res: Sequence[Sized], scale: int) -> list[Sized]:
+    """Return for each high-resolution image of a validation its low-resolution partner.
+
+    Args:
+        high_res: whole images.
+        low_res: their partners, in any order.
+        scale: integer factor between the two.
+
+    Raises:
+        ValueError: naming the images that do not pair up, or one of another size.
+    """
+    made = "leave data.validation_low_res out to have it made"
+    places = pair_by_name(
+        [high.name for high in high_res], [low.name for low in low_res], "data.validation_low_res", f"; or {made}"
+    )
+    partners = [low_res[place] for place in places]
+    for high, low in zip(high_res, partners, strict=True):
+        if not is_shrunk(high, low, scale):
+            raise ValueError(
+                f"low_res {low.name} is {low.width}×{low.height}, which is not a {scale}th of high_res {high.name} "
+                f"({high.width}×{high.height}); give the right pair, or {made}"
+            )
+    return partners
+
+
+def is_shrunk(high: ReadableImage, low: ReadableImage, scale: int) -> bool:
+    """Return whether an image has the size of another divided by the scale, rounded down."""
+    return (low.height, low.width) == (high.height // scale, high.width // scale)
 
 
 class ValidationImage(NamedTuple):
@@ -32,10 +130,15 @@ class ImageDataset(Dataset[ValidationImage]):
     """Whole images with their low-resolution counterparts, given or made.
 
     Positions past the last image repeat the first ones, uncounted: every rank of a training validates equally often.
+
+    Args:
+        high_res: whole images.
+        low_res: their partners in the same order, or None to make them.
+        degradation: makes them.
     """
 
     def __init__(
-        self, high_res: Sequence[ReadableImage], low_res: Sequence[ReadableImage] | None, degradation: Degradation
+        self, high_res: Sequence[ReadableImage], low_res: Sequence[ReadableImage] | None, degradation: Bicubic
     ) -> None:
         self.high_res = high_res
         self.low_res = low_res
@@ -54,34 +157,6 @@ class ImageDataset(Dataset[ValidationImage]):
 
 def _to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-
-
-def pair_up(high_res: Sequence[Sized], low_res: Sequence[Sized], scale: int) -> list[Sized]:
-    """For each high-resolution image the low-resolution one of the same name, with or without ``x4`` behind it.
-
-    Raises:
-        ValueError: naming the images that have no partner, or one of another size.
-    """
-    partners = {low.name.removesuffix(f"x{scale}"): low for low in low_res}
-    names = {high.name for high in high_res}
-    lonely = {
-        "high_res without a low_res partner": [high.name for high in high_res if high.name not in partners],
-        "low_res without a high_res partner": [low.name for name, low in partners.items() if name not in names],
-    }
-    if any(lonely.values()):
-        listing = "; ".join(f"{fault}: {_shorten(files)}" for fault, files in lonely.items() if files)
-        raise ValueError(
-            f"validation folders do not pair up: {listing}. Partners have the same name, or NAME and NAMEx{scale}; "
-            "leave data.validation_low_res out to have it made"
-        )
-    for high in high_res:
-        low = partners[high.name]
-        if (low.height, low.width) != (high.height // scale, high.width // scale):
-            raise ValueError(
-                f"low_res {low.name} is {low.width}×{low.height}, which is not a {scale}th of high_res {high.name} "
-                f"({high.width}×{high.height}); give the right pair, or leave data.validation_low_res out"
-            )
-    return [partners[high.name] for high in high_res]
 
 
 def _shorten(names: Sequence[str], most: int = 10) -> str:

@@ -28,12 +28,12 @@ class Photograph(NamedTuple):
 
     @property
     def source(self) -> str:
-        """Path of the file."""
+        """Return the path of the file."""
         return str(self.path)
 
     @property
     def name(self) -> str:
-        """Of the file, without its suffix."""
+        """Return the file's name without its suffix."""
         return self.path.stem
 
     def prefetch(self, top: int, bottom: int) -> None:
@@ -45,41 +45,41 @@ class Photograph(NamedTuple):
 
 
 class ReadableImage(Protocol):
-    """What can be trained on: a file, or an image in a store."""
+    """What can be trained on: a file, or a packed image."""
 
     @property
     def source(self) -> str:
-        """Path of the file that it is, or was decoded from."""
+        """Return the path of the file that it is, or was decoded from."""
         ...
 
     @property
     def name(self) -> str:
-        """Of that file, without its suffix."""
+        """Return that file's name without its suffix."""
         ...
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Return it in pixels."""
         ...
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Return it in pixels."""
         ...
 
     def prefetch(self, top: int, bottom: int) -> None:
-        """Say that these rows will be read soon."""
+        """Have these rows read soon."""
         ...
 
     def pixels(self) -> np.ndarray:
-        """uint8 RGB (height, width, 3)."""
+        """Return uint8 RGB (height, width, 3)."""
         ...
 
 
 Sized = TypeVar("Sized", bound=ReadableImage)
 
 
-def survey(paths: Sequence[Path], unreadable: FaultPolicy) -> list[Photograph]:
+def check_images(paths: Sequence[Path], unreadable: FaultPolicy) -> list[Photograph]:
     """Decode every file once, in parallel and with a progress bar, and sort out those that do not decode.
 
     A file that was found whole is not decoded again while its size and time of change stay the same: the verdicts are
@@ -98,7 +98,12 @@ def survey(paths: Sequence[Path], unreadable: FaultPolicy) -> list[Photograph]:
 
 
 def large_enough(images: Sequence[Sized], least: int, small: FaultPolicy) -> list[Sized]:
-    """The images of at least ``least`` pixels a side; the others are left out with a warning, or refused.
+    """Return the images of at least ``least`` pixels a side; the others are left out with a warning, or refused.
+
+    Args:
+        images: to choose from.
+        least: height and width, in pixels, that an image must have.
+        small: ``skip`` or ``refuse``.
 
     Raises:
         ValueError: naming and counting the images refused, or when none is left.
@@ -125,7 +130,7 @@ def _report(names: list[str], fault: str, choice: str, setting: str, remedy: str
 
 
 def _verdicts(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
-    """Photographs that decode, and a line for each file that does not."""
+    """Return the photographs that decode, and a line for each file that does not."""
     remembered_in = _cache_file(paths)
     try:
         remembered: dict[str, list[int]] = json.loads(remembered_in.read_text())

@@ -1,6 +1,7 @@
 """MATLAB's bicubic: the low-resolution images of the super-resolution literature."""
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,33 +12,36 @@ from esrgan_lit.resize import BOUNDARIES, Boundary, resize
 LowResForm = Literal["uint8", "double"]
 
 
-class Degradation(NamedTuple):
-    """How the low-resolution image is made: MATLAB's bicubic, by name.
+@dataclass(frozen=True)
+class Bicubic:
+    """Shrink images as MATLAB's ``imresize`` does.
 
     Args:
-        scale: integer factor between the two.
+        scale: integer factor between high and low resolution.
         boundary: what stands beyond the image's edge: ``symmetric`` (current MATLAB) or ``replicate`` (older MATLAB).
         form: class of MATLAB's input: ``uint8`` rounds between the passes (most public LR files), ``double`` only at
             the end (what ESRGAN's own script does).
+
+    Raises:
+        ValueError: for a field out of its range.
     """
 
     scale: int
     boundary: Boundary = "symmetric"
     form: LowResForm = "uint8"
 
-    @property
-    def margin(self) -> int:
-        """High-resolution pixels around a crop that its low-resolution pixels reach (kernel support: ±2 · scale)."""
-        return 2 * self.scale
-
-    def check(self) -> None:
-        """Raise ValueError where a field is out of its range."""
+    def __post_init__(self) -> None:
         if self.scale < 1:
             raise ValueError(f"scale {self.scale} is not a positive integer; use 1, 2, 3, 4 or 8")
         if self.boundary not in BOUNDARIES:
             raise ValueError(f"boundary {self.boundary!r} is not known; use one of {', '.join(BOUNDARIES)}")
         if self.form not in ("uint8", "double"):
             raise ValueError(f"low_res_form {self.form!r} is not known; use uint8 or double")
+
+    @property
+    def margin(self) -> int:
+        """Return how many pixels around a crop its low-resolution pixels depend on (kernel support: ±2 · scale)."""
+        return 2 * self.scale
 
     def __call__(self, high_res: Tensor) -> Tensor:
         """Shrink uint8 images (…, height, width), whose sides are multiples of the scale."""

@@ -1,6 +1,5 @@
 """Test sets: high-resolution images with their low-resolution partners, and finished images that belong to them."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,17 +9,15 @@ import numpy as np
 from tqdm import tqdm
 
 from esrgan_lit.data.fetch import fetch
-from esrgan_lit.degradations.bicubic import Degradation, crop_to_multiple
+from esrgan_lit.data.pairing import normalized, pair_by_name
+from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.images.levels import to_batch, to_image
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
 
-# What data sets and authors append to an image's name: img_001_SRF_4_HR, babyx4, baby_HR_x4.
-_ENDINGS = re.compile(r"([_-](HR|LR|LRBI|GT|SR|SRF_[2348])|[_-]?x[2348])$", re.IGNORECASE)
-
 
 class Case(NamedTuple):
-    """A truth and, where they are given, its low-resolution image and the finished images of each method."""
+    """A ground truth and, where given, its low-resolution image and the finished images of each method."""
 
     name: str
     high_res: Path
@@ -49,18 +46,18 @@ class TestSet(NamedTuple):
 
     name: str
     cases: list[Case]
-    degradation: Degradation
+    degradation: Bicubic
 
     @property
     def origin(self) -> str:
-        """Where its low-resolution images come from, for the protocol."""
+        """Say where its low-resolution images come from, for the protocol."""
         if self.cases[0].low_res is not None:
             return f"low-resolution images given in {self.cases[0].low_res.parent}"
         made = self.degradation
         return f"low-resolution images made as MATLAB's imresize(…, 1/{made.scale}) does ({made.form}, {made.boundary})"
 
     def read(self, case: Case) -> Images:
-        """Decode one case; the truth is cropped to what its low-resolution image covers."""
+        """Decode one case; the ground truth is cropped to what its low-resolution image covers."""
         scale = self.degradation.scale
         high_res = read_image(case.high_res)
         if case.low_res is None:
@@ -68,12 +65,22 @@ class TestSet(NamedTuple):
             return Images(high_res, to_image(_shrunk(high_res, self.degradation)), "")
         low_res = read_image(case.low_res)
         covered = high_res[: low_res.shape[0] * scale, : low_res.shape[1] * scale]
-        note = "" if covered.shape == high_res.shape else f"truth cropped from {_size(high_res)} to {_size(covered)}"
+        note = (
+            ""
+            if covered.shape == high_res.shape
+            else f"ground truth cropped from {_size(high_res)} to {_size(covered)}"
+        )
         return Images(covered, low_res, note)
 
 
 def fit(output: np.ndarray, truth: np.ndarray, low_res: np.ndarray, scale: int) -> tuple[np.ndarray, Images]:
-    """Crop an output and its truth to what both cover.
+    """Crop an output and its ground truth to what both cover.
+
+    Args:
+        output: of a method, uint8 RGB (height, width, 3).
+        truth: the ground truth, of the same kind.
+        low_res: what the output was made from.
+        scale: integer factor between the two.
 
     Raises:
         ValueError: when their sizes differ by the scale or more.
@@ -81,26 +88,26 @@ def fit(output: np.ndarray, truth: np.ndarray, low_res: np.ndarray, scale: int) 
     if output.shape == truth.shape:
         return output, Images(truth, low_res, "")
     if max(abs(ours - theirs) for ours, theirs in zip(output.shape, truth.shape, strict=True)) >= scale:
-        raise ValueError(f"it is {_size(output)}, its truth {_size(truth)}: {scale} px or more apart")
+        raise ValueError(f"it is {_size(output)}, its ground truth {_size(truth)}: {scale} px or more apart")
     # To a multiple of the scale, so that the low-resolution image can be cropped with them.
     height, width = (min(output.shape[axis], truth.shape[axis]) // scale * scale for axis in (0, 1))
-    note = f"output of {_size(output)} and truth of {_size(truth)} cropped to {width}×{height}"
+    note = f"output of {_size(output)} and ground truth of {_size(truth)} cropped to {width}×{height}"
     cropped = Images(truth[:height, :width], low_res[: height // scale, : width // scale], note)
     return output[:height, :width], cropped
 
 
-def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Degradation, root: str | Path) -> list[TestSet]:
-    """Find and check the images of all sets: what is wrong with files is said here, before time is spent.
+def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Bicubic, root: str | Path) -> list[TestSet]:
+    """Find and check the images of all sets, before time is spent.
 
     Args:
-        settings: name of a set → its ``hr`` folder (or list of folders and files) or its name in the ``catalogue``, and
-            optionally its ``lr`` folder and ``finished``: {method: folder}.
+        settings: name of a set → its ``hr`` folder (or list of folders and files) or the name of its data set
+            (``catalogue``), and optionally its ``lr`` folder and ``finished``: {method: folder}.
         degradation: makes low-resolution images where there is no ``lr``.
-        root: folder that holds the catalogue's data sets.
+        root: folder that holds the data sets.
 
     Raises:
         ValueError: naming the images that do not pair up or do not decode, or sizes that do not belong together.
-        FetchError: when a set of the catalogue is not there and cannot be downloaded.
+        FetchError: when a data set is not there and cannot be downloaded.
     """
     sets = []
     for name, setting in settings.items():
@@ -120,20 +127,13 @@ def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Degradatio
     return sets
 
 
-def normalised(stem: str) -> str:
-    """Name of an image without what data sets append to it: ``img_001_SRF_4_HR`` → ``img_001``."""
-    while (shorter := _ENDINGS.sub("", stem)) not in ("", stem):
-        stem = shorter
-    return stem
-
-
 def _by_name(paths: Sequence[Path], what: str) -> dict[str, Path]:
-    """{name: truth}."""
+    """Return {name: ground truth}."""
     named: dict[str, Path] = {}
     for path in paths:
-        other = named.setdefault(normalised(path.stem), path)
+        other = named.setdefault(normalized(path.stem), path)
         if other is not path:
-            raise ValueError(f"{what}: {other} and {path} would both be called {normalised(path.stem)}; rename one")
+            raise ValueError(f"{what}: {other} and {path} would both be called {normalized(path.stem)}; rename one")
     return named
 
 
@@ -143,32 +143,16 @@ def _subfolder(folder: Path, name: str) -> Path:
 
 
 def _partners(truths: Mapping[str, Path], folder: str | Path | None, what: str) -> dict[str, Path]:
-    """{truth: its partner} for the files of a folder, which are called as the truth, or that and more behind ``_``.
+    """Return {name: its partner} for the files of a folder.
 
     Raises:
-        ValueError: naming the truths without a partner, and the files without a truth.
+        ValueError: naming the images that do not pair up.
     """
     if folder is None:
         return {}
-    found: dict[str, list[Path]] = {}
-    for path in list_images([folder], what):
-        stem = normalised(path.stem)
-        candidates = [name for name in truths if stem == name or stem.startswith((f"{name}_", f"{name}-"))]
-        found.setdefault(max(candidates, key=len, default=""), []).append(path)
-    faults = {
-        "truths without one": [name for name in truths if name not in found],
-        "files without a truth": [path.name for path in found.get("", [])],
-        "several for one truth": [
-            path.name for name, paths in found.items() if name and len(paths) > 1 for path in paths
-        ],
-    }
-    if any(faults.values()):
-        listing = "; ".join(f"{fault}: {_shorten(names)}" for fault, names in faults.items() if names)
-        raise ValueError(
-            f"{what}: {folder} does not pair up with the truths. {listing}. "
-            "A partner of NAME is called NAME, NAMEx4 or NAME_ANYTHING; remove or rename what does not belong"
-        )
-    return {name: paths[0] for name, paths in found.items()}
+    paths = list_images([folder], what)
+    places = pair_by_name(list(truths), [path.stem for path in paths], f"{what}: {folder}")
+    return {name: paths[place] for name, place in zip(truths, places, strict=True)}
 
 
 def _check_sizes(sets: Sequence[TestSet]) -> None:
@@ -211,7 +195,7 @@ def _check_sizes(sets: Sequence[TestSet]) -> None:
 def _mismatch(path: Path, found: Sequence[int], expected: Sequence[int], scale: int, how: str) -> list[str]:
     if max(abs(ours - theirs) for ours, theirs in zip(found, expected, strict=True)) < scale:
         return []
-    return [f"{path}{how} is {found[1]}×{found[0]}, its truth {expected[1]}×{expected[0]}"]
+    return [f"{path}{how} is {found[1]}×{found[0]}, its ground truth {expected[1]}×{expected[0]}"]
 
 
 def _files(cases: Iterable[Case]) -> Iterable[Path]:
@@ -222,15 +206,10 @@ def _files(cases: Iterable[Case]) -> Iterable[Path]:
         yield from case.finished.values()
 
 
-def _shrunk(high_res: np.ndarray, degradation: Degradation) -> Any:
+def _shrunk(high_res: np.ndarray, degradation: Bicubic) -> Any:
     levels = (to_batch(high_res) * 255).round().byte()
     return degradation(levels).float() / 255
 
 
 def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}×{image.shape[0]}"
-
-
-def _shorten(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -15,7 +15,8 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from esrgan_lit.data.pairing import Pair, ValidationImage
+from esrgan_lit.data.pairing import ValidationImage
+from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.images.levels import to_image
 from esrgan_lit.images.writing import save_image
 from esrgan_lit.resize import resize

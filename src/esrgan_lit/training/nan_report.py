@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esrgan_lit.data.pairing import Pair
+from esrgan_lit.degradations.pairs import Pair
 
 
 class NonFiniteLossError(RuntimeError):

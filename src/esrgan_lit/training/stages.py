@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from esrgan_lit.data.pairing import Pair, ValidationImage
+from esrgan_lit.data.pairing import ValidationImage
+from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import Mean, RelativisticAverageLoss, StandardLoss
 from esrgan_lit.losses.perceptual import PerceptualLoss
 from esrgan_lit.losses.pixel import PixelLoss, colour_shift

@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from esrgan_lit.data.pairing import Pair
+from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.metrics.metric import Metric, MetricOptions
 from esrgan_lit.metrics.registry import make_metric
 
