@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from conftest import make_photograph
 from esrgan_lit import imresize
@@ -56,10 +57,26 @@ def test_both_classes_follow_the_formula(scale: float, boundary: str) -> None:
     double = matlab_axis(rows.swapaxes(0, 1), scale, boundary).swapaxes(0, 1)
     np.testing.assert_allclose(imresize(image / 255, scale, boundary), double, atol=1e-12)
 
-    rows = np.clip(np.floor(matlab_axis(image.astype(float), scale, boundary) + 0.5), 0, 255)
-    levels = matlab_axis(rows.swapaxes(0, 1), scale, boundary).swapaxes(0, 1)
-    levels = np.clip(np.floor(levels + 0.5), 0, 255).astype(np.uint8)
-    np.testing.assert_array_equal(imresize(image, scale, boundary), levels)
+    deep = image.astype(np.uint16) * 256 + image[::-1]
+    for levels, full in ((image, 255), (deep, 65535)):
+        rows = np.clip(np.floor(matlab_axis(levels.astype(float), scale, boundary) + 0.5), 0, full)
+        both = matlab_axis(rows.swapaxes(0, 1), scale, boundary).swapaxes(0, 1)
+        expected = np.clip(np.floor(both + 0.5), 0, full).astype(levels.dtype)
+        np.testing.assert_array_equal(imresize(levels, scale, boundary), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pillow_images_and_any_channels(channels: int) -> None:
+    """As their arrays, and each channel as it is by itself."""
+    alpha = make_photograph(24, 20, seed=4)[..., 0]
+    image = np.dstack((make_photograph(24, 20, seed=5), alpha))[..., -channels:]
+    small = imresize(image, 1 / 2)
+    for channel in range(channels):
+        np.testing.assert_array_equal(small[..., channel], imresize(image[..., channel], 1 / 2))
+    given = Image.fromarray(image[..., 0] if channels == 1 else image)
+    np.testing.assert_array_equal(imresize(given, 1 / 2), small[..., 0] if channels == 1 else small)
+    with pytest.raises(TypeError, match=r"mode P; give one of L, .* image\.convert\('RGB'\)"):
+        imresize(given.convert("RGB").quantize(8), 1 / 2)
 
 
 def test_the_two_classes_differ() -> None:

@@ -9,7 +9,8 @@ from PIL import Image
 
 from esrgan_lit import RRDBNet, SRResNet, blend, interpolate, load_generator, save_generator
 from esrgan_lit.cli.export import export_main
-from esrgan_lit.cli.interpolate import interpolate_images, interpolate_main
+from esrgan_lit.cli.interpolate import interpolate_main
+from esrgan_lit.weights.interpolate import interpolate_images
 
 
 @pytest.fixture

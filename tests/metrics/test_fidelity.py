@@ -1,6 +1,7 @@
 """The metrics against their formulas in NumPy and SciPy, and against the literature's bicubic figures."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,35 @@ def test_an_output_is_consistent_when_it_shrinks_to_its_low_resolution_image() -
     error = imresize(brighter.astype(np.uint8), 1 / 4).astype(float) - low_res
     expected = 10 * np.log10(255**2 / np.mean(error**2))
     assert consistency(to_batch(brighter), to_batch(low_res)).item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", [psnr_y, ssim_y, psnr_rgb, ssim_rgb, rmse])
+def test_images_are_measured_as_upscale_returns_them(metric: Any) -> None:
+    first, second = make_photograph(40, 50, 1), make_photograph(40, 50, 2)
+    value = metric(first, second, 4)
+    assert isinstance(value, float)
+    assert value == metric(to_batch(first), to_batch(second), 4).item()
+    # 100 / 257 of a level is rounded away.
+    deep = [np.minimum(image * np.uint32(257) + 100, 65535).astype(np.uint16) for image in (first, second)]
+    assert metric(*deep, 4) == value
+    gray = [image[..., 0] for image in (first, second)]
+    as_color = [np.repeat(image[..., None], 3, 2) for image in gray]
+    assert metric(*gray, 4) == metric(*as_color, 4)
+    assert metric(*(image[..., None] for image in gray), 4) == metric(*as_color, 4)
+
+
+def test_images_that_cannot_be_measured_are_refused() -> None:
+    image = make_photograph(40, 40, 3)
+    with pytest.raises(ValueError, match=r"output has shape \(40, 40, 3\), truth \(39, 40, 3\); crop both"):
+        psnr_y(image, image[1:], 4)
+    with pytest.raises(TypeError, match="image has dtype float64; give uint8"):
+        psnr_y(image / 255, image / 255, 4)
+    with pytest.raises(TypeError, match="output is ndarray, truth Tensor; give two arrays"):
+        psnr_y(image, to_batch(image), 4)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    with pytest.raises(ValueError, match="leave alpha out"):
+        psnr_y(image[..., :2], image[..., :2], 4)
+    with pytest.raises(ValueError, match="border 20 does not leave anything of 40×40"):
+        psnr_y(image, image, 20)
 
 
 def test_outputs_are_rounded_as_saving_would() -> None:

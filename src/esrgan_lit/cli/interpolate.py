@@ -15,7 +15,7 @@ from esrgan_lit.images.writing import save_image
 from esrgan_lit.inference.upscale import upscale
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.weights.export import header
-from esrgan_lit.weights.interpolate import UNRELATED, blend, distance
+from esrgan_lit.weights.interpolate import UNRELATED, blend, distance, interpolate_images
 from esrgan_lit.weights.load import load_generator, save_generator
 
 WEIGHTS_HELP = "checkpoint, weights, or a release's name such as esrgan_x4"
@@ -96,12 +96,6 @@ def plan_blends(
     if len(alphas) == 1:
         return {output: (1 - alphas[0], alphas[0])}
     return {output.with_name(f"{output.stem}-{alpha!r}.safetensors"): (1 - alpha, alpha) for alpha in alphas}
-
-
-def interpolate_images(images: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """Blend the outputs rather than the networks: Σ wᵢ · imageᵢ of uint8 images, rounded (Wang et al. 2018, §3.4)."""
-    total = sum(weight * image.astype(np.float64) for image, weight in zip(images, weights, strict=True))
-    return np.clip(np.rint(total), 0, 255).astype(np.uint8)
 
 
 def draw_interpolations(

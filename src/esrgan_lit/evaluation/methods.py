@@ -16,7 +16,7 @@ from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.hub import WEIGHTS
 from esrgan_lit.resize import imresize
 from esrgan_lit.weights import releases
-from esrgan_lit.weights.interpolate import interpolate
+from esrgan_lit.weights.interpolate import interpolate, interpolate_images
 from esrgan_lit.weights.layouts import WeightsError
 from esrgan_lit.weights.load import load_generator
 
@@ -106,7 +106,9 @@ def sweep(
             methods.append(Method(f"α = {alpha:g} (networks)", f"weights: {source}", key, blend))
         if "images" in by:
             blend = _Mixture(run_psnr, run_gan, alpha)
-            methods.append(Method(f"α = {alpha:g} (images)", f"outputs: {source}", f"images {alpha} {pair}", blend))
+            methods.append(
+                Method(f"α = {alpha:g} (images)", f"outputs: {source}", f"images {alpha} to even {pair}", blend)
+            )
     return methods
 
 
@@ -118,14 +120,8 @@ def _read_for(scale: int, path: str | Path) -> nn.Module:
 
 
 def mix(psnr: np.ndarray, gan: np.ndarray, alpha: float) -> np.ndarray:
-    """Image interpolation: (1 − α) · psnr + α · gan of every sample, rounded half up.
-
-    Args:
-        psnr: uint8, the output at α = 0.
-        gan: uint8 of the same shape, the output at α = 1.
-        alpha: in [0, 1].
-    """
-    return np.floor((1 - alpha) * psnr.astype(np.float64) + alpha * gan + 0.5).astype(np.uint8)
+    """Blend the outputs (uint8, of one shape) of two networks: (1 − α) · psnr + α · gan, rounded."""
+    return interpolate_images([psnr, gan], [1 - alpha, alpha])
 
 
 def read_network(path: str | Path) -> tuple[nn.Module, int]:

@@ -1,21 +1,51 @@
-"""The conversions between levels (0 … 255) and tensors in [0, 1]."""
+"""The conversions between levels (0 … 255, or 0 … 65535 of 16 bits) and values in [0, 1]; there are no others.
+
+They round half to even, as ``torch.round`` and ``numpy.round`` do. MATLAB's own half up belongs to what is defined by
+MATLAB: ``imresize`` and the luma of ``rgb2ycbcr``.
+"""
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 
 def to_batch(image: np.ndarray) -> Tensor:
-    """uint8 (height, width, 3) → float32 (1, 3, height, width) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).unsqueeze(0).float() / 255
+    """Convert an image to float32 (1, channels, height, width) in [0, 1].
+
+    Args:
+        image: (height, width) or (height, width, channels) of uint8 or uint16 levels, or of float32 in [0, 1].
+    """
+    return to_unit(to_planes(image))
 
 
-def to_image(batch: Tensor) -> np.ndarray:
-    """(1, 3, height, width) → uint8 (height, width, 3), clamped to [0, 1] and rounded."""
-    levels = (batch.squeeze(0).float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())
+def to_planes(image: np.ndarray) -> Tensor:
+    """Convert an image (height, width[, channels]) to (1, channels, height, width) of its own dtype and levels."""
+    pixels = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(pixels)).unsqueeze(0)
 
 
 def to_unit(levels: Tensor) -> Tensor:
-    """Convert uint8 to float32 in [0, 1]."""
-    return levels.float().div_(255)
+    """Convert uint8 or uint16 levels to float32 in [0, 1]; floating point stays as it is."""
+    if levels.is_floating_point():
+        return levels
+    return levels.float().div_(torch.iinfo(levels.dtype).max)
+
+
+def round_to_levels(values: Tensor, full: int = 255) -> Tensor:
+    """Clamp values to [0, 1] and return their levels 0 … ``full``, whole numbers of the values' dtype."""
+    return values.clamp(0, 1).mul_(full).round_()
+
+
+def to_image(batch: Tensor, dtype: DTypeLike = np.uint8) -> np.ndarray:
+    """Convert (1, channels, height, width) to (height, width, channels) of uint8 or uint16, clamped and rounded."""
+    levels = round_to_levels(batch.squeeze(0).float(), np.iinfo(dtype).max)
+    levels = levels.to(getattr(torch, np.dtype(dtype).name))
+    return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())
+
+
+def to_levels(image: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """Convert float32 in [0, 1] to uint8 or uint16 levels, clamped and rounded; as it is for a floating dtype."""
+    if np.dtype(dtype).kind == "f":
+        return image
+    return round_to_levels(torch.from_numpy(image), np.iinfo(dtype).max).numpy().astype(dtype)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from esrgan_lit.downloads import fetch_imagenet
 from esrgan_lit.files import digest
+from esrgan_lit.images.levels import round_to_levels
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError, describe_border
 
 
@@ -98,7 +99,7 @@ def make_ma(scale: int, options: MetricOptions) -> Metric:
 
 def rounded(images: Tensor) -> Tensor:
     """Return images in [0, 1] with the values that they have when saved with 8 bits."""
-    return (images.float().clamp(0, 1) * 255).round() / 255
+    return round_to_levels(images.float()) / 255
 
 
 def _whose(fingerprint: str, address: str) -> str:

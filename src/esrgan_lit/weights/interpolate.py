@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from esrgan_lit.networks.generator import Generator
@@ -22,7 +23,7 @@ and more between others.
 
 
 def interpolate(psnr: Generator, gan: Generator, alpha: float) -> Generator:
-    """Network interpolation: θ = (1 − α) θ_PSNR + α θ_GAN over every parameter (Wang et al. 2018, Eq. 4).
+    """Interpolate two networks: θ = (1 − α) θ_PSNR + α θ_GAN over every parameter (Wang et al. 2018, Eq. 4).
 
     Args:
         psnr: the generator at α = 0.
@@ -42,14 +43,14 @@ def interpolate(psnr: Generator, gan: Generator, alpha: float) -> Generator:
 
 
 def blend(generators: Sequence[Generator], weights: Sequence[float]) -> Generator:
-    """Network interpolation of any number of networks: θ = Σ wᵢ θᵢ over every parameter.
+    """Interpolate any number of networks: θ = Σ wᵢ θᵢ over every parameter.
 
     Args:
         generators: of one architecture.
         weights: one for each, none negative, with sum 1 (to 1e-6).
 
     Returns:
-        A new generator in evaluation mode. Counters (of batch normalisation) are those of the heaviest.
+        A new generator in evaluation mode. Counters (of batch normalization) are those of the heaviest.
 
     Raises:
         ValueError: for other weights.
@@ -77,10 +78,21 @@ def blend(generators: Sequence[Generator], weights: Sequence[float]) -> Generato
     return blended.eval()
 
 
-def distance(first: Generator, second: Generator) -> float:
-    """How far apart the weights of two networks of one architecture are: ‖a − b‖ / √(‖a‖² + ‖b‖²).
+def interpolate_images(images: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """Blend the outputs rather than the networks: Σ wᵢ · imageᵢ, rounded half to even (Wang et al. 2018, §3.4).
 
-    0 for equal weights, about 1 for networks trained from independent initialisations (whose weights are orthogonal),
+    Args:
+        images: uint8, of one shape.
+        weights: one for each, with sum 1.
+    """
+    total = sum(weight * image.astype(np.float64) for image, weight in zip(images, weights, strict=True))
+    return np.clip(np.round(total), 0, 255).astype(np.uint8)
+
+
+def distance(first: Generator, second: Generator) -> float:
+    """Return how far apart the weights of two networks of one architecture are: ‖a − b‖ / √(‖a‖² + ‖b‖²).
+
+    0 for equal weights, about 1 for networks trained from independent initializations (whose weights are orthogonal),
     small where one was fine-tuned from the other. Over the kernels only: the biases are few and close to 0.
     """
     apart = together = 0.0
