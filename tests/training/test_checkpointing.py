@@ -3,7 +3,6 @@
 import csv
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +14,14 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from esrgan_lit.cli.train import run
 from esrgan_lit.training.checkpointing import AtomicCheckpointIO, find_checkpoint
 from esrgan_lit.training.trainer import train
 
 STEPS = 6
 
 
-def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def start(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """``esrgan-train`` in a process group of its own, which an accident may kill."""
     command = [str(Path(sys.executable).parent / "esrgan-train"), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
@@ -71,64 +71,67 @@ def assert_same_state(first: Path, second: Path) -> None:
         assert same, key
 
 
-@pytest.fixture(scope="module")
-def uninterrupted() -> dict[int, Path]:
-    """Runs to compare with, by number of processes; made when first asked for."""
-    return {}
-
-
-def reference(uninterrupted: dict[int, Path], common: list[str], processes: int, folder: Path) -> Path:
-    if processes not in uninterrupted:
-        kept = folder.parent / f"uninterrupted_{processes}"
-        result = run(*common, f"trainer.max_steps={STEPS}", f"hydra.run.dir={folder}/whole", folder=folder)
-        assert result.returncode == 0, result.stderr
-        shutil.copytree(folder / "whole", kept)
-        uninterrupted[processes] = kept
-    return uninterrupted[processes]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("moment", ["step", "checkpoint", "validation"])
 def test_killed_and_resumed_equals_uninterrupted(
-    tiny: Callable[[str], list[str]], tmp_path: Path, uninterrupted: dict[int, Path], moment: str, processes: int
+    tiny: Callable[[str], list[str]], tmp_path: Path, processes: int
 ) -> None:
-    common = overrides(tiny, processes)
-    whole = reference(uninterrupted, common, processes, tmp_path)
-    own = [f"trainer.max_steps={STEPS}", f"hydra.run.dir={tmp_path}/run", "resume=auto"]
-    kill = f"{{_target_: accidents.Kill, moment: {moment}, step: {5 if moment == 'step' else 4}}}"
-    result = run(*common, *own, f"+trainer.callbacks.kill={kill}", folder=tmp_path)
-    assert result.returncode == -9, result.stderr
-    assert "starts from the beginning" in result.stdout
-    result = run(*common, *own, folder=tmp_path)
+    """Killed while a checkpoint is written, in a validation, and between both networks' steps of one iteration."""
+    common = [*overrides(tiny, processes), f"trainer.max_steps={STEPS}"]
+    result = start(*common, f"hydra.run.dir={tmp_path}/whole", folder=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert_same_state(tmp_path / "run", whole)
-    assert logged(tmp_path / "run") == logged(whole)
+    common += [f"hydra.run.dir={tmp_path}/run", "resume=auto"]
+    for number, (moment, step) in enumerate([("checkpoint", 4), ("validation", 4), ("step", 5)]):
+        kill = f"{{_target_: accidents.Kill, moment: {moment}, step: {step}}}"
+        result = start(*common, f"+trainer.callbacks.kill={kill}", folder=tmp_path)
+        assert result.returncode == -9, result.stderr
+        assert ("starts from the beginning" in result.stdout) == (number == 0)
+    result = start(*common, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert_same_state(tmp_path / "run", tmp_path / "whole")
+    assert logged(tmp_path / "run") == logged(tmp_path / "whole")
 
 
 def test_a_finished_run_goes_on_when_given_more_iterations(
-    tiny: Callable[[str], list[str]], tmp_path: Path, uninterrupted: dict[int, Path]
+    configure: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     """Across the end of Lightning's epoch, and of several passes over the three photographs."""
-    common = overrides(tiny, 1)
-    whole = reference(uninterrupted, common, 1, tmp_path)
-    for steps in (4, 6, 6):  # the third time there is nothing left to do
-        given = [f"trainer.max_steps={steps}", f"hydra.run.dir={tmp_path}/run", "resume=auto"]
-        result = run(*common, *given, folder=tmp_path)
-        assert result.returncode == 0, result.stderr
-    assert_same_state(tmp_path / "run", whole)
-    assert logged(tmp_path / "run") == logged(whole)
+
+    def run_to(steps: int, folder: str, *more: str) -> None:
+        given = ["data.validation=${data.train}", f"trainer.max_steps={steps}", f"output_dir={tmp_path}/{folder}"]
+        train(configure("gan_rrdb23", *given, *more))
+
+    run_to(STEPS, "whole")
+    for steps in (4, STEPS, STEPS):  # the third time there is nothing left to do
+        run_to(steps, "run", "resume=auto")
+    assert_same_state(tmp_path / "run", tmp_path / "whole")
+    assert logged(tmp_path / "run") == logged(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("name", "processes"), [("SIGTERM", 1), ("SIGINT", 1), ("SIGTERM", 2)])
-def test_a_signal_saves_and_ends(tiny: Callable[[str], list[str]], tmp_path: Path, name: str, processes: int) -> None:
-    common = [*overrides(tiny, processes), f"hydra.run.dir={tmp_path}/run", "trainer.max_steps=1000", "resume=auto"]
-    accident = f"{{_target_: accidents.Signal, name: {name}, step: 3}}"
-    result = run(*common, f"+trainer.callbacks.accident={accident}", folder=tmp_path)
+def assert_ended_at(iteration: int, printed: str, folder: Path) -> None:
+    assert f"stopped at iteration {iteration}, saved" in printed
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == iteration
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_and_ends(
+    configure: Callable[..., DictConfig], tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accident = f"+trainer.callbacks.accident={{_target_: accidents.Signal, name: {name}, step: 3}}"
+    with pytest.raises(SystemExit) as end:
+        run(configure("gan_rrdb23", "trainer.max_steps=1000", accident), f"hydra.run.dir={tmp_path}/run")
+    assert not end.value.code
+    assert_ended_at(4, capsys.readouterr().out, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_saves_and_ends_both(tiny: Callable[[str], list[str]], tmp_path: Path) -> None:
+    accident = "+trainer.callbacks.accident={_target_: accidents.Signal, name: SIGTERM, step: 3}"
+    steps = ["trainer.max_steps=1000", f"hydra.run.dir={tmp_path}/run"]
+    result = start(*overrides(tiny, 2), *steps, accident, folder=tmp_path)
     assert result.returncode == 0, result.stderr
-    reached = 4 if processes == 1 else 10  # several ranks agree every ten iterations
-    assert f"stopped at iteration {reached}, saved" in result.stdout
-    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["global_step"] == reached
+    assert_ended_at(10, result.stdout, tmp_path / "run")  # several ranks agree every ten iterations
 
 
 def test_a_cut_checkpoint_is_recognised_and_the_one_before_used(

@@ -48,6 +48,7 @@ def check_jobs(folder: Path, count: int) -> list[Run]:
     return jobs
 
 
+@pytest.mark.slow
 def test_a_sweep_of_jobs_with_two_processes_each_equals_single_runs(
     tiny: Callable[[str], list[str]], tmp_path: Path
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_sweep_of_jobs_with_two_processes_each_equals_single_runs(
     assert "summary.md" in result.stdout
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_are_one_group_in_wandb_and_do_not_mix(
     tiny: Callable[[str], list[str]], tmp_path: Path
 ) -> None:
@@ -99,6 +101,7 @@ def test_jobs_side_by_side_are_one_group_in_wandb_and_do_not_mix(
         assert "checkpoints in" in (job.folder / "output.txt").read_text()
 
 
+@pytest.mark.slow
 def test_submitted_jobs_and_one_that_fails(tiny: Callable[[str], list[str]], tmp_path: Path) -> None:
     """Submitit's local executor runs what its SLURM executor would submit."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.errors import InstantiationException
+from hydra import compose, initialize_config_module
+from hydra.errors import ConfigCompositionException, InstantiationException
 from omegaconf import DictConfig, open_dict
 from PIL import Image
 
+from esrgan_lit.cli.train import run
 from esrgan_lit.training.trainer import train
 
 
@@ -79,21 +81,28 @@ def run_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
+def test_refusals_are_plain_and_say_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_composed(*overrides: str) -> None:
+        with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
+            run(compose("train", ["output_dir=run", *overrides]), "hydra.run.dir=run")
+
+    monkeypatch.chdir(tmp_path)
+    if not torch.accelerator.is_available():
+        with pytest.raises(SystemExit, match="finds no GPU here; train on the CPU with trainer=cpu"):
+            run_composed("+experiment=psnr_rrdb23")
+    with pytest.raises(SystemExit, match=r"\+experiment=psnr_rrdb23"):
+        run_composed()
+    with pytest.raises(ConfigCompositionException, match="ema_decya"):
+        run_composed("stage.ema_decya=0.9")
+
+
 def test_the_command_in_another_folder(tmp_path: Path, photograph_folder: Path) -> None:
     """No data: what to put where. Then an experiment of the user's own, in their own folder."""
-    if not torch.accelerator.is_available():
-        result = run_command("+experiment=psnr_rrdb23", folder=tmp_path)
-        assert "finds no GPU here; train on the CPU with trainer=cpu" in result.stderr
     result = run_command("+experiment=psnr_rrdb23", "trainer=cpu", folder=tmp_path)
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
     assert "datasets/Set5/HR does not exist" in result.stderr
     assert "data.validation=[FOLDER,…]" in result.stderr
-
-    result = run_command("stage.ema_decya=0.9", folder=tmp_path)
-    assert "ema_decya" in result.stderr
-    result = run_command(folder=tmp_path)
-    assert "+experiment=psnr_rrdb23" in result.stderr
 
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "my_photographs.yaml").write_text(
@@ -114,20 +123,25 @@ trainer: {{max_steps: 2}}
     assert list((tmp_path / "runs" / "mine").glob("*/checkpoints/last.ckpt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "batch_norm"), [("psnr", None), ("gan", "global"), ("gan", "none")])
 def test_two_processes_equal_one_at_double_the_batch(
-    tiny: Callable[[str], list[str]], tmp_path: Path, stage: str, batch_norm: str | None
+    configure: Callable[..., DictConfig],
+    tiny: Callable[[str], list[str]],
+    tmp_path: Path,
+    stage: str,
+    batch_norm: str | None,
 ) -> None:
     """Weights, optimizers, logged terms, and the validation means of an odd number of images over two ranks."""
-    common = [*tiny(f"{stage}_rrdb23"), "trainer.precision=64-true", "data.validation=${data.train}"]
+    common = ["trainer.precision=64-true", "data.validation=${data.train}"]
     common += [f"stage.discriminator.batch_norm={batch_norm}"] if batch_norm else []
+    train(configure(f"{stage}_rrdb23", *common, "data.batch=4", f"output_dir={tmp_path}/1"))
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch=2", f"output_dir={tmp_path}/2"]
+    result = run_command(*tiny(f"{stage}_rrdb23"), *common, *two, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
     states, logs = [], []
-    for processes in (1, 2):
-        changes = [f"trainer.devices={processes}", f"data.batch={4 // processes}", f"output_dir={tmp_path}/{processes}"]
-        result = run_command(*common, *changes, "trainer.strategy=ddp", folder=tmp_path)
-        assert result.returncode == 0, result.stderr
-        run = tmp_path / str(processes)
-        content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    for folder in (tmp_path / "1", tmp_path / "2"):
+        content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
         assert content["global_step"] == 2
         optimizers = {
             f"{number}.{parameter}.{name}": value
@@ -136,7 +150,7 @@ def test_two_processes_equal_one_at_double_the_batch(
             for name, value in state.items()
         }
         states.append({key: value for key, value in content["state_dict"].items() if key != "counts"} | optimizers)
-        logs.append((run / "csv" / "version_0" / "metrics.csv").read_text().splitlines())
+        logs.append((folder / "csv" / "version_0" / "metrics.csv").read_text().splitlines())
     for key, value in states[0].items():
         torch.testing.assert_close(states[1][key], value, rtol=1e-9, atol=1e-9, msg=key)
     (header, *_, one), (_, *_, two) = logs
