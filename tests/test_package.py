@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+import esrgan_lit
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,3 +46,7 @@ def test_the_installed_command_composes_the_papers_experiment_in_any_folder(inst
     assert result.stderr.startswith(str(installed))
     assert "blocks: 23" in result.stdout
     assert "adversarial: 0.005" in result.stdout
+
+
+def test_the_version_is_the_installed_ones() -> None:
+    assert esrgan_lit.__version__ == version("esrgan_lit")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from esrgan_lit.weights.interpolate import blend, interpolate
     from esrgan_lit.weights.load import load_generator, save_generator
 
+__version__: str
+
 __all__ = [
     "Discriminator",
     "GanStage",
@@ -67,6 +69,8 @@ _CONFIGURED = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("esrgan_lit")
     for modules in (_MODULES, _CONFIGURED):
         for module, names in modules.items():
             if name in names:

@@ -26,7 +26,7 @@ def test_folders_come_back_as_they_were(generator: Generator, tmp_path: Path) ->
         assert not loaded.training
         state = loaded.state_dict()
         assert all(torch.equal(value, state[key]) for key, value in generator.state_dict().items())
-    assert load_generator(folder).metadata == ORIGIN
+        assert loaded.metadata == ORIGIN
     assert json.loads((folder / "config.json").read_text()) == generator.architecture
 
 

@@ -323,7 +323,7 @@ REFUSALS = {
     "discriminator": r"holds a discriminator \(VGG style, this library's\)",
     "VGG": r"holds a VGG \(8 convolutions\), which the perceptual loss uses",
     "VGG style": r"holds a discriminator \(VGG style\)",
-    "U-Net": r"holds a discriminator \(U-Net with spectral normalisation",
+    "U-Net": r"holds a discriminator \(U-Net with spectral normalization",
     "SwinIR": r"holds SwinIR, or another transformer",
     "Compact": r"holds SRVGGNetCompact",
     "EDSR": r"holds EDSR, RCAN or another of that family",

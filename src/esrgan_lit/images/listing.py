@@ -7,7 +7,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", "
 
 
 def list_images(sources: Sequence[str | Path], setting: str) -> list[Path]:
-    """Image files of a union of folders (recursive) and files, sorted within each, none twice.
+    """List the image files of a union of folders (recursive) and files, sorted within each, none twice.
 
     Args:
         sources: folders or image files.

@@ -15,7 +15,7 @@ STORAGE_TAGS = {254, 255, *range(256, 260), 262, 266, 273, *range(277, 282), 284
 class Picture(NamedTuple):
     """Pixels and what is kept beside them.
 
-    ``pixels`` is uint8 or uint16: (height, width) grey, or (height, width, channels) with 2 (grey and alpha), 3 or 4
+    ``pixels`` is uint8 or uint16: (height, width) gray, or (height, width, channels) with 2 (gray and alpha), 3 or 4
     (RGB and alpha) channels, upright. Alpha is straight, not premultiplied.
     """
 
@@ -34,13 +34,15 @@ class PictureError(OSError):
 
 
 def has_alpha(pixels: np.ndarray) -> bool:
+    """Return whether the last channel is transparency."""
     return pixels.ndim == 3 and pixels.shape[2] in (2, 4)
 
 
 def import_deep_libraries(path: Path) -> tuple[Any, Any]:
+    """Return imagecodecs and tifffile, or raise PictureError that says how to install them."""
     try:
         import imagecodecs
         import tifffile
     except ImportError as error:
-        raise PictureError(f"{path} has 16-bit colour; for that: pip install 'esrgan_lit[deep]'") from error
+        raise PictureError(f"{path} has 16-bit color; for that: pip install 'esrgan_lit[deep]'") from error
     return imagecodecs, tifffile

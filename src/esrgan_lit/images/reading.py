@@ -1,4 +1,4 @@
-"""Read image files: bit depth, greyscale, transparency, color profile and what is said about them."""
+"""Read image files: bit depth, grayscale, transparency, color profile and what is said about them."""
 
 import io
 import logging
@@ -52,7 +52,7 @@ def read_picture(path: Path) -> Picture:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Height and width from a file's header, (0, 0) when there is none; turned pictures may have them swapped."""
+    """Return height and width from a file's header, (0, 0) where there is none; of turned pictures swapped."""
     try:
         with Image.open(path) as opened:
             return opened.height, opened.width
@@ -61,7 +61,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def _pixels(image: Image.Image, profile: bytes | None) -> tuple[np.ndarray, bytes | None]:
-    """Levels of a Pillow image, and the profile that goes with them."""
+    """Return the levels of a Pillow image, and the profile that goes with them."""
     if image.mode == "F":
         raise ValueError("its samples are floating point, of unknown range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -72,8 +72,8 @@ def _pixels(image: Image.Image, profile: bytes | None) -> tuple[np.ndarray, byte
     if image.mode == "CMYK":
         return _from_cmyk(image, profile), None
     seen_through = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    grey = image.mode in ("1", "L", "LA", "La")
-    mode = {(True, False): "L", (True, True): "LA", (False, False): "RGB", (False, True): "RGBA"}[grey, seen_through]
+    gray = image.mode in ("1", "L", "LA", "La")
+    mode = {(True, False): "L", (True, True): "LA", (False, False): "RGB", (False, True): "RGBA"}[gray, seen_through]
     return np.array(image.convert(mode)), profile
 
 
@@ -91,7 +91,7 @@ def _from_cmyk(image: Image.Image, profile: bytes | None) -> np.ndarray:
 
 
 def _is_deep_color(opened: Image.Image, path: Path) -> bool:
-    """Whether a file holds 16 bits in several channels, which Pillow would cut to 8."""
+    """Return whether a file holds 16 bits in several channels, which Pillow would cut to 8."""
     if opened.format == "PNG":
         with path.open("rb") as file:
             header = file.read(26)
@@ -105,7 +105,7 @@ def _is_deep_color(opened: Image.Image, path: Path) -> bool:
 
 
 def _ppm_header(path: Path) -> list[bytes]:
-    """Kind, width, height and highest level of a PPM file; comments go from # to the end of their line."""
+    """Return kind, width, height and highest level of a PPM file; comments go from # to the end of their line."""
     with path.open("rb") as file:
         lines = [line.split(b"#")[0] for line in file.read(4096).split(b"\n")]
     return b" ".join(lines).split()[:4]
@@ -130,8 +130,8 @@ def _read_deep(path: Path, kind: str) -> np.ndarray:
             pixels = np.moveaxis(pixels, 0, -1)
         if 1 in page.extrasamples:  # premultiplied
             alpha = np.maximum(pixels[..., -1:].astype(np.float64), 1) / 65535
-            colours = np.clip(pixels[..., :-1] / alpha, 0, 65535).round().astype(np.uint16)
-            pixels = np.concatenate((colours, pixels[..., -1:]), -1)
+            colors = np.clip(pixels[..., :-1] / alpha, 0, 65535).round().astype(np.uint16)
+            pixels = np.concatenate((colors, pixels[..., -1:]), -1)
         return pixels[..., :4]
 
 
@@ -155,7 +155,7 @@ def _dpi(given: object) -> tuple[float, float] | None:
 def read_image(path: Path) -> np.ndarray:
     """Decode a file as uint8 RGB (height, width, 3), turned upright.
 
-    Greyscale is repeated over the channels, palettes are expanded, 16-bit greyscale is reduced to 8 bits and
+    Grayscale is repeated over the channels, palettes are expanded, 16-bit grayscale is reduced to 8 bits and
     transparency is dropped.
 
     Raises:

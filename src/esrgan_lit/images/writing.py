@@ -137,7 +137,7 @@ def _png_text(picture: Picture) -> PngInfo:
 
 
 def _exif_for(exif: Image.Exif | None, pixels: np.ndarray) -> bytes | None:
-    """EXIF data with the size that the picture has now, where a size was told."""
+    """Return EXIF data with the size that the picture has now, where a size was told."""
     if exif is None:
         return None
     detail = exif.get_ifd(EXIF_IFD)

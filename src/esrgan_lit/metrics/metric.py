@@ -61,18 +61,18 @@ class Metric:
     fingerprint: str = ""
 
     def __call__(self, output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
-        """One value per image, without gradients.
+        """Return one value per image, without gradients.
 
         Args:
             output: (batch, 3, height, width) RGB in [0, 1]; rounded to 8 bits as saving would.
-            truth: of the same shape.
+            truth: the ground truth, of the same shape.
             low_res: (batch, 3, height / scale, width / scale).
         """
         with torch.no_grad():
             return self.score(output, truth, low_res)
 
     def pool(self, values: Sequence[float]) -> float:
-        """The figure of a set from those of its images; NaN for none."""
+        """Return the figure of a set from those of its images; NaN for none."""
         if not values:
             return math.nan
         if self.root_mean_square:
@@ -80,7 +80,7 @@ class Metric:
         return math.fsum(values) / len(values)
 
     def format(self, value: float) -> str:
-        """A figure as it is printed; a dash for what does not exist."""
+        """Return a figure as it is printed; a dash for what does not exist."""
         return "–" if math.isnan(value) else f"{value:.{self.digits}f}"
 
 

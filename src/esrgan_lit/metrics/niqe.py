@@ -1,8 +1,8 @@
 """NIQE (Mittal, Soundararajan and Bovik, IEEE SPL 2013), as its authors' MATLAB release computes it.
 
-How far an image's natural-scene statistics are from those of pristine photographs; lower is better, and no truth is
-needed. Statistics are taken in blocks of 96×96 pixels at two scales. With few blocks their covariance, and so the
-figure, is unstable; with fewer than two it does not exist.
+How far an image's natural-scene statistics are from those of pristine photographs; lower is better, and no ground
+truth is needed. Statistics are taken in blocks of 96×96 pixels at two scales. With few blocks their covariance, and so
+the figure, is unstable; with fewer than two it does not exist.
 """
 
 from functools import lru_cache
@@ -62,7 +62,7 @@ def read_pristine(path: str | Path) -> Pristine:
 
 @torch.no_grad()
 def niqe(images: Tensor, pristine: Pristine, border: int) -> Tensor:
-    """NIQE, one float64 value per image; NaN for an image of fewer than two 96×96 blocks.
+    """Return NIQE, one float64 value per image; NaN for an image of fewer than two 96×96 blocks.
 
     Args:
         images: (batch, 3, height, width) RGB in [0, 1], rounded to 8 bits as saving would.
@@ -76,22 +76,25 @@ def niqe(images: Tensor, pristine: Pristine, border: int) -> Tensor:
 
 
 def features(image: Tensor) -> Tensor:
-    """Features of the blocks of one luma image (height, width) in 0 … 255: (blocks, 36)."""
+    """Return the features of the blocks of one luma image (height, width) in 0 … 255: (blocks, 36)."""
     rows, columns = (side // BLOCK for side in image.shape)
     if rows * columns == 0:
         return image.new_empty(0, FEATURES)
     image = image[: rows * BLOCK, : columns * BLOCK]
     scales = []
     for block in (BLOCK, BLOCK // 2):
-        normalised = _normalised(image)
-        blocks = normalised.unfold(0, block, block).unfold(1, block, block).reshape(-1, block, block)
+        normalized = _normalized(image)
+        blocks = normalized.unfold(0, block, block).unfold(1, block, block).reshape(-1, block, block)
         scales.append(_block_features(blocks))
         image = resize(image, 0.5)
     return torch.cat(scales, 1)
 
 
 def _distance(found: Tensor, pristine: Pristine) -> Tensor:
-    """Distance of the two Gaussians. Flat blocks have no features: NaN, left out as by MATLAB's nanmean and nancov."""
+    """Return the distance of the two Gaussians.
+
+    Flat blocks have no features: NaN, left out as by MATLAB's nanmean and nancov.
+    """
     whole = found[~found.isnan().any(1)]
     if len(whole) < 2:
         return torch.tensor(torch.nan, dtype=torch.float64)
@@ -100,7 +103,7 @@ def _distance(found: Tensor, pristine: Pristine) -> Tensor:
     return (difference @ inverse @ difference).sqrt()
 
 
-def _normalised(image: Tensor) -> Tensor:
+def _normalized(image: Tensor) -> Tensor:
     """Subtract the local mean and divide by the local deviation (7×7 Gaussian of σ = 7/6, edge repeated), plus 1."""
     window = torch.exp(-(torch.arange(-3, 4, dtype=torch.float64) ** 2) / (2 * (7 / 6) ** 2))
     window /= window.sum()
@@ -129,7 +132,7 @@ def _block_features(blocks: Tensor) -> Tensor:
 
 
 def _fit(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit an asymmetric generalised Gaussian by moments: (shape, left width, right width) of each block."""
+    """Fit an asymmetric generalized Gaussian by moments: (shape, left width, right width) of each block."""
     values = values.flatten(1)
     left, right = (_mean_square(values, side).sqrt() for side in (values < 0, values > 0))
     balance = left / right
@@ -145,13 +148,13 @@ def _fit(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @lru_cache(maxsize=1)
 def _ratios() -> Tensor:
-    """What each candidate shape makes of (mean |x|)² / mean x²: it rises with the shape."""
+    """Return what each candidate shape makes of (mean |x|)² / mean x²: it rises with the shape."""
     gamma1, gamma2, gamma3 = (torch.lgamma(count / _SHAPES) for count in (1, 2, 3))
     return (2 * gamma2 - gamma1 - gamma3).exp()
 
 
 def _mean_square(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean square of the chosen values of each row; NaN where there is none."""
+    """Return the mean square of the chosen values of each row; NaN where there is none."""
     return (values.square() * chosen).sum(1) / chosen.sum(1)
 
 

@@ -1,12 +1,19 @@
-"""Folders as the Hugging Face Hub keeps them: ``model.safetensors``, ``config.json``, a model card (``README.md``)."""
+"""Folders as the Hugging Face Hub keeps them: ``model.safetensors``, ``config.json``, a model card (``README.md``).
+
+huggingface_hub's ``PyTorchModelHubMixin`` reads these folders but does not write them here: it takes another class's
+weights without a word (``strict=False``), puts no origin into the weights' header, its import takes a second at every
+start, and what would have to be overridden is as long as this.
+"""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import safe_open
+from safetensors.torch import save
 
 from esrgan_lit.files import written_whole
 
@@ -25,7 +32,7 @@ _FIELDS = {
 
 
 class HubFolder:
-    """What lets a network be written to such a folder, read from one and uploaded; mixed into the generators.
+    """Write a network to such a folder, read it from one, upload it; mixed into the generators.
 
     Attributes:
         architecture: the class's name and its constructor's arguments, which ``config.json`` holds.
@@ -36,7 +43,7 @@ class HubFolder:
     metadata: Mapping[str, str] = {}
 
     def save_pretrained(self, folder: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
-        """Write weights, configuration and model card into a folder; returns it.
+        """Write weights, configuration and model card into a folder, and return it.
 
         Args:
             folder: made if it does not exist; a file in it is replaced whole.
@@ -58,15 +65,13 @@ class HubFolder:
         return folder
 
     def push_to_hub(self, repository: str, metadata: Mapping[str, str] | None = None, private: bool = False) -> str:
-        """Upload what :meth:`save_pretrained` writes; returns the address of the commit.
+        """Upload what :meth:`save_pretrained` writes, and return the address of the commit.
 
         Args:
             repository: ``user/name``; made if it does not exist.
             metadata: as of :meth:`save_pretrained`.
             private: whether a repository that is made is private.
         """
-        from tempfile import TemporaryDirectory
-
         hub = _huggingface_hub()
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, metadata)
@@ -83,9 +88,10 @@ class HubFolder:
             revision: branch, tag or commit on the Hub.
 
         Returns:
-            The network in evaluation mode, in float32, on the CPU.
+            The network in evaluation mode, in float32, on the CPU, with the ``metadata`` of its file.
 
         Raises:
+            FileNotFoundError: when a file of the folder is missing.
             ValueError: when it holds another class of network, or weights that do not fit their configuration.
         """
         folder = Path(source)
@@ -99,19 +105,31 @@ class HubFolder:
         name = arguments.pop("name", cls.__name__)
         if name != cls.__name__:
             raise ValueError(f"{source} holds an {name}, not an {cls.__name__}; use {name}.from_pretrained")
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
+            metadata = origin_of(file.metadata() or {})
         try:
             network = cls(**arguments)
             assert isinstance(network, torch.nn.Module)
             network.load_state_dict(
-                {key: value.float() if value.is_floating_point() else value for key, value in _load(folder).items()}
+                {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
             )
         except (TypeError, RuntimeError) as error:
             raise ValueError(f"{source} does not fit its {CONFIG}: {error}") from error
+        network.metadata = metadata
         return network.eval()
 
 
+def origin_of(header: Mapping[str, str]) -> dict[str, str]:
+    """Return what the header of a file of weights says of their origin."""
+    origin = {key: value for key, value in header.items() if key not in ("architecture", "format")}
+    if "licence" in origin:  # as files of 0.1 spell it
+        origin["license"] = origin.pop("licence")
+    return origin
+
+
 def model_card(architecture: Mapping[str, Any], metadata: Mapping[str, str]) -> str:
-    """The text of a model card: what the network is, where it comes from, how it is used."""
+    """Return the text of a model card: what the network is, where it comes from, how it is used."""
     name, scale = architecture["name"], architecture["scale"]
     license_name = metadata.get("license")
     front = ["library_name: esrgan_lit", "pipeline_tag: image-to-image", "tags: [super-resolution, esrgan]"]
@@ -130,10 +148,6 @@ def model_card(architecture: Mapping[str, Any], metadata: Mapping[str, str]) -> 
         "image = upscale(low_res, generator)  # uint8 RGB (height, width, 3)\n"
         "```\n"
     )
-
-
-def _load(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / WEIGHTS)
 
 
 def _huggingface_hub() -> Any:

@@ -104,7 +104,7 @@ _LOOKS = (
     _Look("ESRGAN+ (its dense blocks have a 1×1 convolution more)", r"(rdb|RDB)\d\.conv1x1\."),
     _Look("SwinIR, or another transformer of its kind", r"relative_position_(bias_table|index)"),
     _Look("Restormer, or another transformer", r"attn\.(qkv|temperature|q_bias)"),
-    _Look("a discriminator (U-Net with spectral normalisation, as in Real-ESRGAN)", r"^conv\d\.weight_orig$"),
+    _Look("a discriminator (U-Net with spectral normalization, as in Real-ESRGAN)", r"^conv\d\.weight_orig$"),
     _Look("a discriminator (VGG style)", r"^(conv\d_\d|bn\d_\d|linear[12]|classifier\.1)\.weight$"),
     _Look("EDSR, RCAN or another of that family", r"^(head\.0|tail\.0\.0|body\.0\.body\.0)\.weight$"),
     _Look("EDSR, as BasicSR names it", r"^upsample\.0\.weight$"),
@@ -156,7 +156,7 @@ def _rename(key: str) -> str:
 
 
 def _old_steps(state: Mapping[str, Tensor]) -> int:
-    """Upsampling steps of a state dict in the old layout, whose last layer is number 4 + 3 · steps."""
+    """Return the upsampling steps of a state dict in the old layout, whose last layer is number 4 + 3 · steps."""
     last = max((int(key.split(".")[1]) for key in state if re.match(rf"model\.\d+\.{_PARAMETER}", key)), default=0)
     return (last - 4) // 3
 

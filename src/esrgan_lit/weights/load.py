@@ -1,4 +1,4 @@
-"""Weights of generators: from files and releases, and into slim files."""
+"""Read generators from files and releases, and write them into slim files."""
 
 import difflib
 import json
@@ -52,7 +52,7 @@ def load_generator(source: str | Path, ema: bool = True) -> Generator:
         FetchError: when a release cannot be downloaded, with what to do.
     """
     weights = read_weights(source, ema)
-    with torch.device("meta"):  # no time for an initialisation that would be overwritten
+    with torch.device("meta"):  # no time for an initialization that would be overwritten
         generator = build_generator(weights.architecture)
     _fill(generator, weights, source)
     return generator.eval()

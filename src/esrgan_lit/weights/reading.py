@@ -1,4 +1,4 @@
-"""Opening weight files, whatever they are called: what a file is, is read from its first bytes.
+"""Open weight files, whatever they are called: what a file is, is read from its first bytes.
 
 Nothing in a file is ever executed: PyTorch files are read with ``weights_only=True``.
 """
@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from esrgan_lit.networks.hub import origin_of
 from esrgan_lit.weights.layouts import Architecture, State, WeightsError, canonical, infer_architecture
 
 # Where programs put a state dict in what they save, inside the file's dictionary …
@@ -74,14 +75,11 @@ def read_file(path: Path, ema: bool = True) -> Weights:
         raise WeightsError(f"{path} holds a {type(content).__name__}, not weights; give a state dict or a checkpoint")
     state = _tensors(content, ema)
     state = {key: value.float() if value.is_floating_point() else value for key, value in canonical(state).items()}
-    metadata = {key: value for key, value in header.items() if key not in ("architecture", "format")}
     architecture = header.get("architecture") or content.get("architecture")
     if isinstance(architecture, str):
         architecture = _json_or_none(architecture)
-    if isinstance(content.get("metadata"), Mapping):  # of our own .pth files
-        metadata |= {str(key): str(value) for key, value in content["metadata"].items()}
-    if "licence" in metadata:  # the key of this library's first files
-        metadata["license"] = metadata.pop("licence")
+    inside = content.get("metadata")  # of our own .pth files
+    metadata = origin_of({**header, **inside} if isinstance(inside, Mapping) else header)
     if "config" in content and "global_step" in content:  # a training checkpoint of this library
         metadata |= describe_training(content)
     if not isinstance(architecture, Mapping) or "name" not in architecture:
@@ -96,7 +94,7 @@ def read_file(path: Path, ema: bool = True) -> Weights:
 
 
 def describe_training(checkpoint: Mapping[str, Any]) -> dict[str, str]:
-    """What a training checkpoint says of itself, as a safetensors header holds it: strings only, no whole paths."""
+    """Return what a training checkpoint says of itself, as a safetensors header holds it: strings, no whole paths."""
     config = checkpoint["config"] if isinstance(checkpoint["config"], Mapping) else {}
     data = config.get("data", {})
     metadata = {"steps": str(checkpoint["global_step"])}
@@ -123,7 +121,7 @@ def describe_training(checkpoint: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _open(path: Path) -> tuple[Any, dict[str, str]]:
-    """What is in a file, and the header of a safetensors file."""
+    """Return what is in a file, and the header of a safetensors file."""
     with path.open("rb") as file:
         begin = file.read(4096)
     size = path.stat().st_size
@@ -192,7 +190,7 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _tensors(content: Mapping[str, Any], ema: bool) -> State:
-    """The generator's tensors, out of dictionaries in dictionaries and without prefixes."""
+    """Return the generator's tensors, out of dictionaries in dictionaries and without prefixes."""
     while wrapper := next((name for name in _ordered(_WRAPPERS, ema) if isinstance(content.get(name), Mapping)), None):
         content = content[wrapper]
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
@@ -202,7 +200,7 @@ def _tensors(content: Mapping[str, Any], ema: bool) -> State:
 
 
 def _ordered(names: tuple[str, ...], ema: bool) -> list[str]:
-    """The names with those of averaged weights first, or last."""
+    """Return the names with those of averaged weights first, or last."""
     return sorted(names, key=lambda name: (name in _AVERAGED) != ema)
 
 
