@@ -23,20 +23,22 @@ def run(*arguments: str | Path) -> int | str | None:
 def test_check_says_by_its_exit_code_whether_training_could_start(
     photograph_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = ["--csv", tmp_path / "doctor.csv", "--crop", "64"]
+    table = ["--csv", tmp_path / "check.csv", "--crop", "64"]
     assert run("check", photograph_folder, *table) == 0
     (photograph_folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert run("check", photograph_folder, *table) == 1
     assert "broken.png" in capsys.readouterr().out
-    assert "broken.png" in (tmp_path / "doctor.csv").read_text()
+    assert "broken.png" in (tmp_path / "check.csv").read_text()
 
 
 def test_pack_prints_how_to_train_on_it_and_can_be_given_again(
     photograph_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for _ in range(2):
-        assert run("pack", photograph_folder, "-o", tmp_path / "store", "--licence", "CC0") == 0
-        assert f"data.train=[{tmp_path / 'store'}]" in capsys.readouterr().out
+    for option in ("--license", "--licence"):  # as it was called
+        assert run("pack", photograph_folder, "-o", tmp_path / "store", option, "CC0") == 0
+        printed = capsys.readouterr()
+        assert f"data.train=[{tmp_path / 'store'}]" in printed.out
+        assert ("--licence is called --license now" in printed.err) == (option == "--licence")
     assert {record.license for record in PackedImages(tmp_path / "store").records} == {"CC0"}
     (photograph_folder / "broken.png").write_bytes(b"")
     message = run("pack", photograph_folder, "-o", tmp_path / "other")

@@ -1,6 +1,5 @@
-"""The doctor on a folder with one of each fault, made on the spot."""
+"""The check on a folder with one of each fault, made on the spot."""
 
-import argparse
 import csv
 import struct
 import zlib
@@ -13,7 +12,8 @@ import pytest
 from PIL import Image
 
 from conftest import make_photograph
-from esrgan_lit.data.check import Examination, Fault, add_arguments, examine, run
+from esrgan_lit.cli.data import main
+from esrgan_lit.data.check import Fault, Report, check
 from esrgan_lit.resize import imresize
 
 # An image to its own faults; the copies of another are added where they are made.
@@ -55,7 +55,7 @@ PAIR_FAULTS = {
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folders ``faults``, ``benchmark``, ``high`` and ``low``."""
-    root = tmp_path_factory.mktemp("doctor")
+    root = tmp_path_factory.mktemp("check")
     for name in ("faults", "benchmark", "high", "low"):
         (root / name).mkdir()
     make_faults(root / "faults", root / "benchmark")
@@ -76,9 +76,9 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def make_png(pixels: bytes, height: int, width: int, bits: int, colour: int) -> bytes:
-    """A PNG file that Pillow itself would not write; colour 0 is grey and 2 RGB."""
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+def make_png(pixels: bytes, height: int, width: int, bits: int, color: int) -> bytes:
+    """A PNG file that Pillow itself would not write; color 0 is grey and 2 RGB."""
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
 
@@ -100,7 +100,7 @@ def make_faults(folder: Path, benchmark: Path) -> None:
     for name, form in (("cut.png", "PNG"), ("cut.jpg", "JPEG")):
         whole = encoded(name, form)
         (folder / name).write_bytes(whole[: len(whole) * 9 // 10])
-    (folder / "bomb.png").write_bytes(make_png(b"", 20_000, 20_000, bits=8, colour=2))
+    (folder / "bomb.png").write_bytes(make_png(b"", 20_000, 20_000, bits=8, color=2))
     images["small.png"].crop((0, 0, 180, 127)).save(folder / "small.png")
     images["large.png"].resize((240, 200)).save(folder / "large.png")
     images["in_benchmark.png"].save(folder / "in_benchmark.png")
@@ -115,7 +115,7 @@ def make_faults(folder: Path, benchmark: Path) -> None:
     Image.fromarray(scenes["grey_16_bit.png"][..., 0].astype(np.uint16) * 257).save(folder / "grey_16_bit.png")
     rows = (scenes["colour_16_bit.png"].astype(">u2") * 257).reshape(150, -1)
     deep = b"".join(b"\0" + row.tobytes() for row in rows)
-    (folder / "colour_16_bit.png").write_bytes(make_png(deep, 150, 180, bits=16, colour=2))
+    (folder / "colour_16_bit.png").write_bytes(make_png(deep, 150, 180, bits=16, color=2))
     images["alpha.png"].convert("RGBA").save(folder / "alpha.png")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -143,9 +143,9 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
 
 
-def by_file(examination: Examination) -> dict[str, set[Fault]]:
+def by_file(report: Report) -> dict[str, set[Fault]]:
     faults = defaultdict(set)
-    for finding in examination.findings:
+    for finding in report.findings:
         faults[finding.path.name].add(finding.fault)
     return faults
 
@@ -153,21 +153,21 @@ def by_file(examination: Examination) -> dict[str, set[Fault]]:
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("workers", [1, 4])
 def test_each_file_has_its_fault_and_no_other(folders: Path, workers: int) -> None:
-    examination = examine([folders / "faults"], benchmark=[folders / "benchmark"], workers=workers)
-    found = by_file(examination)
+    report = check([folders / "faults"], benchmark=[folders / "benchmark"], workers=workers)
+    found = by_file(report)
     assert {name: found[name] for name in FAULTS} == FAULTS
     assert found.keys() == FAULTS.keys()  # nothing on the benchmark's own size
-    assert examination.images == len(FAULTS)
-    assert examination.usable == len(FAULTS) - 6  # five that do not decode, one too small
-    assert not examination.could_start
+    assert report.images == len(FAULTS)
+    assert report.usable == len(FAULTS) - 6  # five that do not decode, one too small
+    assert not report.could_start
 
 
 def test_each_pair_has_its_fault_and_no_other(folders: Path) -> None:
-    examination = examine([folders / "high"], low_res=folders / "low")
-    found = by_file(examination)
+    report = check([folders / "high"], low_res=folders / "low")
+    found = by_file(report)
     assert {name: found[name] for name in PAIR_FAULTS} == PAIR_FAULTS
     assert found["nobodyx4.png"] == {Fault.NO_PARTNER}
-    details = {finding.fault: finding.detail for finding in examination.findings}
+    details = {finding.fault: finding.detail for finding in report.findings}
     assert "Pillow bicubic: every sample is equal" in details[Fault.OTHER_KERNEL]
     assert "symmetric, shifted by -1 down and +2 right: every sample is equal" in details[Fault.SHIFTED]
     assert "196×148" in details[Fault.WRONG_RATIO]
@@ -178,30 +178,41 @@ def test_every_fault_is_shown_by_these_tests() -> None:
     assert set().union(*FAULTS.values(), *PAIR_FAULTS.values()) == set(Fault)
 
 
+def test_several_partners_of_one_image_are_named(folders: Path, tmp_path: Path) -> None:
+    for name in ("paired.png", "paired_again.png"):
+        (tmp_path / name).write_bytes((folders / "low" / "pairedx4.png").read_bytes())
+    [finding] = check([folders / "high" / "paired.png"], low_res=tmp_path).findings
+    assert finding == (
+        folders / "high" / "paired.png",
+        Fault.NO_PARTNER,
+        "several low_res: paired.png, paired_again.png",
+    )
+
+
 def test_damaged_partners_and_benchmarks_are_named(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "low").mkdir()
     (tmp_path / "benchmark").mkdir()
     (tmp_path / "low" / "paired.png").write_bytes((folders / "low" / "pairedx4.png").read_bytes()[:-900])
     (tmp_path / "benchmark" / "empty.png").write_bytes(b"")
     high = folders / "high" / "paired.png"
-    examination = examine([high], low_res=tmp_path / "low", benchmark=[tmp_path / "benchmark"])
-    assert by_file(examination) == {"paired.png": {Fault.DAMAGED}, "empty.png": {Fault.EMPTY}}
-    assert {finding.path.parent.name for finding in examination.findings} == {"low", "benchmark"}
+    report = check([high], low_res=tmp_path / "low", benchmark=[tmp_path / "benchmark"])
+    assert by_file(report) == {"paired.png": {Fault.DAMAGED}, "empty.png": {Fault.EMPTY}}
+    assert {finding.path.parent.name for finding in report.findings} == {"low", "benchmark"}
 
 
 def test_jpeg_quality_is_read_from_its_tables(tmp_path: Path) -> None:
     for quality in (30, 50, 75, 93):
         Image.fromarray(make_scene(quality)).save(tmp_path / f"{quality}.jpg", quality=quality)
-    details = {finding.path.stem: finding.detail for finding in examine([tmp_path]).findings}
+    details = {finding.path.stem: finding.detail for finding in check([tmp_path]).findings}
     assert {name: abs(int(detail.split()[-1]) - int(name)) <= 1 for name, detail in details.items()} == dict.fromkeys(
         ("30", "50", "75", "93"), True
     )
 
 
-def options(*arguments: str | Path) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args([str(argument) for argument in arguments])
+def run(*arguments: str | Path) -> int | str | None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", *map(str, arguments)])
+    return stopped.value.code
 
 
 @pytest.mark.usefixtures("bounded")
@@ -209,7 +220,7 @@ def test_the_command_prints_a_table_and_writes_every_finding(
     folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [folders / "faults", "--benchmark", folders / "benchmark", "--csv", tmp_path / "new" / "all.csv"]
-    assert run(options(*arguments)) == 1
+    assert run(*arguments) == 1
     printed = capsys.readouterr().out
     assert "error         2  truncated or damaged         fetch it again or remove it" in printed
     assert f"{folders}/faults/in_benchmark.png  looks like {folders}/benchmark/known.png" in printed
@@ -228,12 +239,12 @@ def test_the_command_prints_a_table_and_writes_every_finding(
 def test_warnings_let_training_start_and_a_crop_too_large_does_not(
     folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grey, report = folders / "faults" / "grey.png", ["--csv", tmp_path / "doctor.csv"]
-    assert run(options(grey, *report)) == 0
+    grey, report = folders / "faults" / "grey.png", ["--csv", tmp_path / "check.csv"]
+    assert run(grey, *report) == 0
     assert "1 of 1 images can be used: training could start" in capsys.readouterr().out
-    assert run(options(grey, "--crop", "160", *report)) == 1
+    assert run(grey, "--crop", "160", *report) == 1
     assert "0 of 1 images can be used: training could NOT start" in capsys.readouterr().out
-    assert run(options(folders / "faults" / "clean.png", *report)) == 0
+    assert run(folders / "faults" / "clean.png", *report) == 0
     assert capsys.readouterr().out.startswith("nothing found\n")
 
 
@@ -245,25 +256,20 @@ def test_names_that_cannot_be_printed_are_shown_as_well_as_can_be(
         strange.write_bytes(b"")
     except OSError:
         pytest.skip("this file system takes no such names")
-    assert run(options(tmp_path, "--csv", tmp_path / "doctor.csv")) == 1
+    assert run(tmp_path, "--csv", tmp_path / "check.csv") == 1
     assert "photo\ufffd.png" in capsys.readouterr().out
-    assert "photo\ufffd.png" in (tmp_path / "doctor.csv").read_text(encoding="utf-8")
+    assert "photo\ufffd.png" in (tmp_path / "check.csv").read_text(encoding="utf-8")
 
 
 def test_the_table_is_shown_even_where_the_csv_cannot_be_written(
     folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(options(folders / "faults" / "grey.png", "--csv", tmp_path)) == 1
-    printed = capsys.readouterr()
-    assert "greyscale" in printed.out
-    assert str(tmp_path) in printed.err
+    assert str(tmp_path) in str(run(folders / "faults" / "grey.png", "--csv", tmp_path))
+    assert "greyscale" in capsys.readouterr().out
 
 
 def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(options(tmp_path / "nowhere")) == 1
-    assert "nowhere does not exist" in capsys.readouterr().err
+    assert "nowhere does not exist" in str(run(tmp_path / "nowhere"))
     for wrong in (["--crop", "0"], ["--scale", "1"], ["--scale", "four"], ["--workers", "0"]):
-        with pytest.raises(SystemExit) as stopped:
-            options(tmp_path, *wrong)
-        assert stopped.value.code == 2
+        assert run(tmp_path, *wrong) == 2
         assert f"{wrong[1]} is not an integer of" in capsys.readouterr().err

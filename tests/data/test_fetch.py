@@ -1,6 +1,5 @@
 """Fetching data sets, from a server on this machine that can be told to misbehave."""
 
-import argparse
 import errno
 import hashlib
 import io
@@ -26,7 +25,7 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from esrgan_lit.data import fetch as fetching
+from esrgan_lit.cli.data import main
 from esrgan_lit.data.datasets import DATASETS, GROUPS, Archive, Dataset
 from esrgan_lit.data.fetch import expand, fetch
 from esrgan_lit.downloads import FetchError
@@ -114,7 +113,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def offer(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Dataset]:
-    """Serve a content, and put it into the catalogue as the data set Tiny."""
+    """Serve a content, and put it among the data sets as Tiny."""
 
     def put(
         content: bytes | None = None, suffix: str = ".zip", checksum: str | None = "right", size: int | None = None
@@ -124,7 +123,7 @@ def offer(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Data
         if checksum == "right":
             checksum = "sha256:" + hashlib.sha256(server.content).hexdigest()
         archive = Archive(server.address + suffix, size or len(server.content), checksum, inside="Tiny_HR")
-        dataset = Dataset("Tiny", "Tiny/HR", 3, (archive,), "PAGE", "LICENCE", "PAPER")
+        dataset = Dataset("Tiny", "Tiny/HR", 3, (archive,), "PAGE", "LICENSE", "PAPER")
         monkeypatch.setitem(DATASETS, "Tiny", dataset)
         return dataset
 
@@ -189,7 +188,7 @@ def test_a_folder_laid_out_by_hand_is_taken(
         (folder / name).write_bytes(IMAGES[name])
     assert fetch_tiny(tmp_path) == folder.parent
     assert server.ranges == []
-    assert ("holds 2 images, the catalogue has 3; used as it is" in caplog.text) == (count == 2)
+    assert ("holds 2 images, the data set has 3; used as it is" in caplog.text) == (count == 2)
 
 
 def test_an_archive_put_there_by_hand_is_used_and_kept(
@@ -341,7 +340,7 @@ def test_without_a_checksum_the_count_decides_and_the_sum_seen_is_said(
     assert contents(fetch_tiny(tmp_path / "three")) == IMAGES
     assert f"no published checksum; its sha256 is {hashlib.sha256(server.content).hexdigest()}" in caplog.text
     offer(make_zip({"Tiny_HR/0000.png": b"x"}), checksum=None)
-    with pytest.raises(FetchError, match="holds 1 images, the catalogue has 3"):
+    with pytest.raises(FetchError, match="holds 1 images, the data set has 3"):
         fetch_tiny(tmp_path / "one")
     assert not (tmp_path / "one" / "Tiny" / "HR").exists()
 
@@ -351,7 +350,7 @@ def test_with_a_right_checksum_another_count_is_only_said(
 ) -> None:
     offer(make_zip({"Tiny_HR/0000.png": b"x"}))
     assert contents(fetch_tiny(tmp_path)) == {"0000.png": b"x"}
-    assert "Tiny: 1 images, the catalogue has 3" in caplog.text
+    assert "Tiny: 1 images, the data set has 3" in caplog.text
 
 
 def test_a_broken_archive_is_named(tmp_path: Path, offer: Callable[..., Dataset]) -> None:
@@ -460,7 +459,7 @@ def test_a_closed_network_is_met_with_what_to_do_by_hand(
         port = closed.getsockname()[1]
     address = f"http://127.0.0.1:{port}/tiny.zip"
     archives = (replace(dataset.archives[0], address=address),)
-    monkeypatch.setitem(DATASETS, "Tiny", dataset._replace(archives=archives))
+    monkeypatch.setitem(DATASETS, "Tiny", replace(dataset, archives=archives))
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("nobody answers: there is nothing to wait for"))
     with pytest.raises(FetchError) as caught:
         fetch_tiny(tmp_path)
@@ -468,14 +467,14 @@ def test_a_closed_network_is_met_with_what_to_do_by_hand(
     assert f"{address}: no answer" in message
     assert f"Put\n  {address} (120 kB) as {tmp_path / 'tiny.zip'}\n" in message
     assert f"or the 3 images into {tmp_path / 'Tiny' / 'HR'} (the authors' page: PAGE)" in message
-    assert "Licence: LICENCE." in message
+    assert "License: LICENSE." in message
     assert "Cite: PAPER" in message
 
 
 def test_the_next_address_is_tried(tmp_path: Path, offer: Callable[..., Dataset], server: Server) -> None:
     dataset = offer()
     second = replace(dataset.archives[0], address=f"{server.address}/copy.zip")
-    DATASETS["Tiny"] = dataset._replace(archives=(*dataset.archives, second))
+    DATASETS["Tiny"] = replace(dataset, archives=(*dataset.archives, second))
     server.statuses = [404]
     assert contents(fetch_tiny(tmp_path)) == IMAGES
     assert server.ranges == [None, None]
@@ -549,7 +548,7 @@ def test_names_are_found_in_any_case_and_groups_are_opened() -> None:
         expand(["flickr"])
     with pytest.raises(ValueError, match="'x' is not known; known are DIV2K-train, "):
         expand(["x"])
-    with pytest.raises(ValueError, match="'x' is not in the catalogue"):
+    with pytest.raises(ValueError, match="'x' is not known; known are DIV2K-train, "):
         fetch("x", "anywhere")
 
 
@@ -560,34 +559,35 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    def run(*arguments: str | Path) -> int | str | None:
+        with pytest.raises(SystemExit) as stopped:
+            main(["fetch", *map(str, arguments)])
+        return stopped.value.code
+
     offer()
     monkeypatch.setenv("ESRGAN_DATA", str(tmp_path))
-    parser = argparse.ArgumentParser()
-    fetching.add_arguments(parser)
-    assert fetching.run(parser.parse_args(["tiny"])) == 0
+    assert run("tiny") == 0
     assert capsys.readouterr().out == f"{tmp_path}/Tiny/HR\n"
-    assert fetching.run(parser.parse_args([])) == 0
+    assert run() == 0
     listed = capsys.readouterr().out
     assert f"3 in {tmp_path}/Tiny/HR" in listed
     assert all(name in listed for name in [*DATASETS, *GROUPS])
-    assert fetching.run(parser.parse_args(["tinyy"])) == 1
-    assert "did you mean Tiny?" in capsys.readouterr().err
+    assert "did you mean Tiny?" in str(run("tinyy"))
     server.statuses = [404]
-    assert fetching.run(parser.parse_args(["tiny", "--root", str(tmp_path / "other")])) == 1
+    assert run("tiny", "--root", tmp_path / "other") == 1
     assert "Tiny could not be downloaded" in capsys.readouterr().err
     monkeypatch.delenv("ESRGAN_DATA")
-    parser = argparse.ArgumentParser()
-    fetching.add_arguments(parser)
-    assert parser.parse_args([]).root == Path("datasets")
+    assert run("--help") == 0
+    assert "(default: datasets, from ESRGAN_DATA where it is set)" in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_catalogue_is_well_formed() -> None:
+def test_the_table_is_well_formed() -> None:
     digits = {"sha256": 64, "md5": 32, "images-md5": 32}
     for dataset in DATASETS.values():
         assert dataset.images > 0
         assert dataset.archives
         assert not Path(dataset.folder).is_absolute()
-        assert all([dataset.page, dataset.licence, dataset.citation])
+        assert all([dataset.page, dataset.license, dataset.citation])
         for archive in dataset.archives:
             assert archive.address.startswith("https://")
             assert archive.file_name.endswith((".zip", ".tar", ".tar.gz"))
@@ -600,7 +600,7 @@ def test_the_catalogue_is_well_formed() -> None:
     assert {name for members in GROUPS.values() for name in members} == DATASETS.keys()
 
 
-def test_the_catalogue_fills_the_folders_that_the_configuration_reads() -> None:
+def test_the_data_sets_fill_the_folders_that_the_configuration_reads() -> None:
     config: Any = OmegaConf.load(Path(__file__).parents[2] / "conf" / "data" / "df2k_ost.yaml")
     read = OmegaConf.to_container(OmegaConf.create({"data_root": "", "data": config}), resolve=False)
     assert isinstance(read, dict)

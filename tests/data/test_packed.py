@@ -92,11 +92,11 @@ def other_version(folder: Path) -> None:
     [
         (edit_pixel, r"was edited: the pixels of 1 images, .*a\.png first.*pack again"),
         (edit_manifest, r"manifest of packed folder .* was edited; copy it again"),
-        (other_version, r"is of version 99 and this program reads 1; pack it again"),
+        (other_version, r"has version 99, not 1; delete it and pack again"),
         (lambda folder: os.truncate(folder / "pixels.bin", 5000), r"was cut short: pixels.bin has 5,000 bytes"),
         (lambda folder: (folder / "pixels.bin").unlink(), r"was cut short: pixels.bin has 0 bytes"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), r"cannot be read .*; pack it again"),
-        (lambda folder: (folder / "manifest.json").unlink(), r"is half made: .*give the same `esrgan-data pack`"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), r"cannot be read .*; delete it and pack again"),
+        (lambda folder: (folder / "manifest.json").unlink(), r"is half made; give the same `esrgan-data pack`"),
     ],
 )
 def test_damaged_folders_are_refused_with_the_remedy(packed: Path, damage, message: str) -> None:  # noqa: ANN001

@@ -1,9 +1,6 @@
 """``esrgan-data check``: what is wrong with a folder of training images, and whether training could start with it."""
 
-import argparse
-import csv
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,17 +24,16 @@ from esrgan_lit.images.reading import read_image
 Severity = Literal["error", "warning"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 
-# Mean of the luma quantisation table of the JPEG standard (Annex K), which is quality 50.
-STANDARD_QUANTISATION = 57.625
+# Mean of the luma quantization table of the JPEG standard (Annex K), which is quality 50.
+_STANDARD_QUANTIZATION = 57.625
 
 # Mean difference of neighbouring samples, in levels of 255: photographs have 2.5 and more.
-LEAST_TEXTURE = 1.0
+_LEAST_TEXTURE = 1.0
 
 # Residual of the best kernel: up to 0.44 for pairs, even with noise of 25 levels, and from 0.62 for other pictures.
-MOST_RESIDUAL = 0.6
-SHOWN = 3  # files that the printed table names for each fault; the CSV names all
+_MOST_RESIDUAL = 0.6
 
 
 class Fault(Enum):
@@ -51,7 +47,7 @@ class Fault(Enum):
     DAMAGED = "truncated or damaged", "error", "fetch it again or remove it"
     BOMB = "decompression bomb", "error", "cut it into smaller images"
     LEAKAGE = "also in a benchmark", "error", "remove it from training: the benchmark's figures would not count"
-    NO_PARTNER = "without a partner", "error", "add it: its name is the same, or has x and the scale behind it"
+    NO_PARTNER = "without a partner", "error", "give each image one partner, called NAME, NAMEx4 or NAME_ANYTHING"
     WRONG_RATIO = "wrong ratio to partner", "error", "make the low-resolution image again from this one"
     OTHER_PICTURE = "partner shows something else", "error", "give the right pair"
     SHIFTED = "shifted against partner", "error", "make the low-resolution image again"
@@ -64,13 +60,13 @@ class Fault(Enum):
     VERY_LARGE = "very large", "warning", "cut it into smaller images, which load faster"
     SAME_PIXELS = "exact duplicate", "warning", "remove one: it is seen twice as often as the others"
     NEAR_DUPLICATE = "near duplicate", "warning", "look at both and remove one"
-    JPEG = "JPEG-compressed", "warning", "its artefacts are learnt as truth; use the original or shrink it by 2"
+    JPEG = "JPEG-compressed", "warning", "its artifacts are learnt as ground truth; use the original or shrink it by 2"
     FLAT = "flat, without texture", "warning", "remove it: there is nothing to learn from"
-    GREYSCALE = "greyscale", "warning", "grey is repeated over the channels; remove it if colour is wanted"
-    PALETTE = "palette", "warning", "at most 256 colours, often dithered; use the original"
-    CMYK = "CMYK", "warning", "converted without a colour profile; convert it to sRGB yourself"
+    GREYSCALE = "greyscale", "warning", "grey is repeated over the channels; remove it if color is wanted"
+    PALETTE = "palette", "warning", "at most 256 colors, often dithered; use the original"
+    CMYK = "CMYK", "warning", "converted without a color profile; convert it to sRGB yourself"
     DEEP = "more than 8 bits", "warning", "reduced to 8 bits; convert it yourself if its range is not the full one"
-    ALPHA = "alpha channel", "warning", "transparency is dropped; flatten it if hidden colours show"
+    ALPHA = "alpha channel", "warning", "transparency is dropped; flatten it if hidden colors show"
     TURNED = "EXIF rotation", "warning", "turned upright here; other tools may not, so store it upright"
 
     def __init__(self, title: str, severity: Severity, remedy: str) -> None:
@@ -87,8 +83,8 @@ class Finding(NamedTuple):
     detail: str = ""
 
 
-class Examination(NamedTuple):
-    """What a doctor's run found.
+class Report(NamedTuple):
+    """What a check found.
 
     Args:
         images: number of training images looked at.
@@ -102,25 +98,25 @@ class Examination(NamedTuple):
 
     @property
     def could_start(self) -> bool:
-        """Whether training could start: something is usable and nothing is an error."""
+        """Return whether training could start: something is usable and nothing is an error."""
         return self.usable > 0 and not any(finding.fault.severity == "error" for finding in self.findings)
 
 
-class Known(NamedTuple):
-    """A photograph that decodes, with what recognises it; the pixels are not kept."""
+class _Known(NamedTuple):
+    """A photograph that decodes, with what recognizes it; the pixels are not kept."""
 
     photograph: Photograph
     fingerprint: Fingerprint
 
 
-def examine(
+def check(
     folders: Sequence[str | Path],
     crop: int = 128,
     scale: int = 4,
     low_res: str | Path | None = None,
     benchmark: Sequence[str | Path] = (),
     workers: int | None = None,
-) -> Examination:
+) -> Report:
     """Read every image once and report its faults.
 
     Args:
@@ -138,8 +134,8 @@ def examine(
     low_paths = list_images([low_res], "--low-res") if low_res else []
     benchmark_paths = list_images(benchmark, "--benchmark") if benchmark else []
 
-    def inspect_all(files: Sequence[Path], title: str) -> tuple[list[Known], list[Finding]]:
-        inspected = list(_in_parallel(lambda path: inspect(path, crop), files, workers, title))
+    def inspect_all(files: Sequence[Path], title: str) -> tuple[list[_Known], list[Finding]]:
+        inspected = list(_in_parallel(lambda path: _inspect(path, crop), files, workers, title))
         return [known for known, _ in inspected if known], [finding for _, found in inspected for finding in found]
 
     # Pillow's warnings on single files would tear the progress bar; what matters in them is found here anyway.
@@ -149,16 +145,16 @@ def examine(
         held_out, in_benchmark = inspect_all(benchmark_paths, "benchmark")
         findings += [finding for finding in in_benchmark if finding.fault.severity == "error"]
         if low_paths:
-            pairs, lonely = match_partners(paths, low_paths)
+            pairs, lonely = _match_partners(paths, low_paths)
             decoded = {known.photograph.path: known.photograph for known in training}
             jobs = [(decoded[high], low) for high, low in pairs if high in decoded]
-            checked = _in_parallel(lambda pair: check_pair(*pair, scale), jobs, workers, "pairs")
+            checked = _in_parallel(lambda pair: _check_pair(*pair, scale), jobs, workers, "pairs")
             findings += lonely + [finding for finding in checked if finding]
-    findings += find_duplicates(training) + find_leakage(training, held_out)
+    findings += _find_duplicates(training) + _find_leakage(training, held_out)
     severest_first = list(Fault)
     findings.sort(key=lambda finding: severest_first.index(finding.fault))
     usable = sum(min(known.photograph.height, known.photograph.width) >= crop for known in training)
-    return Examination(len(paths), usable, findings)
+    return Report(len(paths), usable, findings)
 
 
 def _in_parallel(
@@ -170,7 +166,7 @@ def _in_parallel(
         yield from tqdm(pool.map(work, items), title, len(items), unit="image", disable=not items)
 
 
-def inspect(path: Path, crop: int) -> tuple[Known | None, list[Finding]]:
+def _inspect(path: Path, crop: int) -> tuple[_Known | None, list[Finding]]:
     """Decode one file whole and say what is wrong with it; never raises. None where it does not decode.
 
     Args:
@@ -196,11 +192,11 @@ def inspect(path: Path, crop: int) -> tuple[Known | None, list[Finding]]:
     if (pixels == pixels[..., :1]).all():
         found.setdefault(Fault.GREYSCALE, "three equal channels")
     luma = np.asarray(Image.fromarray(pixels).convert("L"))
-    if (texture := measure_texture(luma)) < LEAST_TEXTURE:
+    if (texture := measure_texture(luma)) < _LEAST_TEXTURE:
         found[Fault.FLAT] = f"neighbouring pixels differ by {texture:.2f} levels"
     if was_jpeg(luma):
         found.setdefault(Fault.JPEG, "stored otherwise now, but its 8×8 blocks still show")
-    known = Known(Photograph(path, height, width), fingerprint(pixels))
+    known = _Known(Photograph(path, height, width), fingerprint(pixels))
     return known, [Finding(path, fault, detail) for fault, detail in found.items()]
 
 
@@ -219,17 +215,17 @@ def _judge_header(header: ImageFile) -> dict[Fault, str]:
         found[Fault.DEEP] = f"mode {mode}, stored as {', '.join(raw_modes)}"
     if header.has_transparency_data:
         found[Fault.ALPHA] = f"mode {mode}"
-    if (orientation := header.getexif().get(ORIENTATION, 1)) != 1:
+    if (orientation := header.getexif().get(_ORIENTATION, 1)) != 1:
         found[Fault.TURNED] = f"orientation {orientation}"
     if isinstance(header, JpegImageFile):
-        percent = 100 * float(np.mean(header.quantization[0])) / STANDARD_QUANTISATION  # libjpeg's rule, inverted
+        percent = 100 * float(np.mean(header.quantization[0])) / _STANDARD_QUANTIZATION  # libjpeg's rule, inverted
         quality = 100 - percent / 2 if percent <= 100 else 5000 / percent
         found[Fault.JPEG] = f"quality about {quality:.0f}"
     return found
 
 
-def find_duplicates(photographs: Sequence[Known]) -> list[Finding]:
-    """Images that have the pixels of an earlier one, or look like it."""
+def _find_duplicates(photographs: Sequence[_Known]) -> list[Finding]:
+    """Find images that have the pixels of an earlier one, or look like it."""
     copies = find_copies([known.fingerprint for known in photographs])
     return [
         Finding(
@@ -242,8 +238,8 @@ def find_duplicates(photographs: Sequence[Known]) -> list[Finding]:
     ]
 
 
-def find_leakage(training: Sequence[Known], benchmark: Sequence[Known]) -> list[Finding]:
-    """Training images that a benchmark has as well."""
+def _find_leakage(training: Sequence[_Known], benchmark: Sequence[_Known]) -> list[Finding]:
+    """Find training images that a benchmark has as well."""
     copies = find_copies([known.fingerprint for known in training], [known.fingerprint for known in benchmark])
     return [
         Finding(
@@ -256,7 +252,7 @@ def find_leakage(training: Sequence[Known], benchmark: Sequence[Known]) -> list[
     ]
 
 
-def match_partners(high_res: Sequence[Path], low_res: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[Finding]]:
+def _match_partners(high_res: Sequence[Path], low_res: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[Finding]]:
     """Return the pairs by name, and a finding for every file that is in none.
 
     Args:
@@ -275,7 +271,7 @@ def match_partners(high_res: Sequence[Path], low_res: Sequence[Path]) -> tuple[l
     return pairs, lonely
 
 
-def check_pair(high: Photograph, low: Path, scale: int) -> Finding | None:
+def _check_pair(high: Photograph, low: Path, scale: int) -> Finding | None:
     """Say what is wrong between a photograph and its low-resolution partner, None if nothing; never raises.
 
     Args:
@@ -292,86 +288,10 @@ def check_pair(high: Photograph, low: Path, scale: int) -> Finding | None:
     if not is_shrunk(high, Photograph(low, height, width), scale):
         return Finding(high.path, Fault.WRONG_RATIO, f"{high.width}×{high.height}, {low} {width}×{height}, ×{scale}")
     fit = find_kernel(high_res, low_res, scale)
-    if fit.residual > MOST_RESIDUAL:
+    if fit.residual > _MOST_RESIDUAL:
         return Finding(high.path, Fault.OTHER_PICTURE, f"{low}: {fit}")
     if fit.down or fit.right:
         return Finding(high.path, Fault.SHIFTED, f"{low}: {fit}")
     if fit.differing or fit.kernel != EXPECTED:
         return Finding(high.path, Fault.OTHER_KERNEL, f"{low}: {fit}")
     return None
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what :func:`run` reads to a parser."""
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="high-resolution folders (recursive) or files")
-    parser.add_argument("--crop", type=_at_least(1), default=128, help="side of the training crop (default: 128)")
-    parser.add_argument("--scale", type=_at_least(2), default=4, help="factor of the pairs (default: 4)")
-    parser.add_argument("--low-res", metavar="FOLDER", help="low-resolution partners, to be checked against FOLDER")
-    parser.add_argument(
-        "--benchmark", nargs="+", default=(), metavar="FOLDER", help="test images that training must not contain"
-    )
-    parser.add_argument("--csv", type=Path, default=Path("doctor.csv"), help="every finding (default: doctor.csv)")
-    parser.add_argument("--workers", type=_at_least(1), help="threads (default: one per CPU core)")
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text} is not an integer of {least} or more")
-        return value
-
-    return integer
-
-
-def run(options: argparse.Namespace) -> int:
-    """Examine, print the table and write the CSV.
-
-    Returns:
-        The exit code: 0 where training could start, 1 where it could not.
-    """
-    try:
-        examination = examine(
-            options.folders, options.crop, options.scale, options.low_res, options.benchmark, options.workers
-        )
-        print(format_table(examination.findings))
-        write_csv(examination.findings, options.csv)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    verdict = "training could start" if examination.could_start else "training could NOT start"
-    print(f"{examination.usable} of {examination.images} images can be used: {verdict}")
-    print(f"every finding: {options.csv}")
-    return 0 if examination.could_start else 1
-
-
-def format_table(findings: Sequence[Finding]) -> str:
-    """The findings by fault: severity, number, remedy, and the first files of each."""
-    lines = []
-    for fault in Fault:
-        found = [finding for finding in findings if finding.fault is fault]
-        if not found:
-            continue
-        lines.append(f"{fault.severity:8} {len(found):6}  {fault.title:28} {fault.remedy}")
-        lines += [f"{'':17}{_printable(f'{path}  {detail}')}".rstrip() for path, _, detail in found[:SHOWN]]
-        if len(found) > SHOWN:
-            lines.append(f"{'':17}… and {len(found) - SHOWN} more")
-    return "\n".join([f"{'severity':8} {'files':>6}  {'fault':28} remedy", *lines]) if lines else "nothing found"
-
-
-def write_csv(findings: Sequence[Finding], path: Path) -> None:
-    """Write one row for each finding: file, fault, severity, detail, remedy."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["file", "fault", "severity", "detail", "remedy"])
-        for found, fault, detail in findings:
-            rows.writerow([_printable(str(found)), fault.title, fault.severity, _printable(detail), fault.remedy])
-
-
-def _printable(text: str) -> str:
-    # A name in another encoding than the system's can be opened but not printed.
-    return os.fsencode(text).decode(errors="replace")

@@ -1,18 +1,16 @@
-"""``esrgan-data fetch``: download the data sets of the catalogue, check them, and lay them out for training.
+"""``esrgan-data fetch``: download data sets, check them, and lay them out for training.
 
 A set is fetched in three steps, and a name always stands for something whole: the archive grows as ``NAME.partial`` and
 goes on where it stopped; whole, it is ``NAME`` and is checked; its images are unpacked into a hidden folder, which gets
 the set's name at the end.
 """
 
-import argparse
 import difflib
 import functools
 import hashlib
 import logging
 import os
 import shutil
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -25,58 +23,21 @@ from tqdm import tqdm
 
 from esrgan_lit.data.datasets import DATASETS, GROUPS, Archive, Dataset
 from esrgan_lit.downloads import FetchError, fetch_file, full_disk_is_said, require_space
-from esrgan_lit.files import CHUNK, alone, digest, readable_bytes
+from esrgan_lit.files import CHUNK, alone, digest
 from esrgan_lit.images.listing import SUFFIXES
 
 log = logging.getLogger(__name__)
 
 
 class _WrongFileError(FetchError):
-    """An archive is not what the catalogue says."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``esrgan-data fetch``."""
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join([*DATASETS, *GROUPS])}; without a name, list them"
-    )
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path(os.environ.get("ESRGAN_DATA", "datasets")),
-        help="folder that holds the data sets (default: %(default)s, from ESRGAN_DATA where it is set)",
-    )
-
-
-def run(options: argparse.Namespace) -> int:
-    """Fetch what was asked for, one set after the other; the exit status, 1 when a set is missing at the end."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if not options.names:
-        print(_listing(options.root))
-        return 0
-    try:
-        names = expand(options.names)
-    except ValueError as error:
-        print(f"esrgan-data fetch: {error}", file=sys.stderr)
-        return 1
-    missing = False
-    for name in names:
-        try:
-            print(fetch(name, options.root))
-        except OSError as error:  # the other sets are fetched all the same
-            print(f"esrgan-data fetch: {error}", file=sys.stderr)
-            missing = True
-        except KeyboardInterrupt:
-            print("esrgan-data fetch: stopped; the same command goes on from here", file=sys.stderr)
-            return 130
-    return int(missing)
+    """An archive is not what the table of data sets says."""
 
 
 def expand(names: Sequence[str]) -> list[str]:
-    """Names of data sets, each once, for names of sets and groups in any case.
+    """Return the names of data sets, each once, for names of sets and groups in any case.
 
     Raises:
-        ValueError: for a name that is not in the catalogue.
+        ValueError: for a name that is not known.
     """
     members = {**{name: (name,) for name in DATASETS}, **GROUPS}
     spelling = {name.lower(): name for name in members}
@@ -91,24 +52,24 @@ def expand(names: Sequence[str]) -> list[str]:
 
 
 def fetch(name: str, root: str | Path, timeout: float = 30.0, attempts: int = 5, pause: float = 1.0) -> Path:
-    """Make sure that a data set is there; returns the folder with its images.
+    """Make sure that a data set is there, and return the folder with its images.
 
     What is used, in this order: the folder, laid out earlier or by hand; an archive put into the root by hand; the
-    archives of the catalogue, downloaded. A second process waits for the first.
+    archives in the table, downloaded. A second process waits for the first.
 
     Args:
-        name: of one data set in the catalogue.
+        name: of one data set.
         root: folder that holds the data sets.
         timeout: seconds without a sign of the server.
         attempts: how often in a row a transfer may fail without getting further.
         pause: seconds before the second attempt, doubled for each further one.
 
     Raises:
-        ValueError: when the catalogue has no such set.
+        ValueError: when there is no such set.
         FetchError: when it cannot be had, with what to do.
     """
     if name not in DATASETS:
-        raise ValueError(f"data set {name!r} is not in the catalogue; known are {', '.join(DATASETS)}")
+        raise ValueError(f"data set {name!r} is not known; known are {', '.join(DATASETS)}")
     dataset, root = DATASETS[name], Path(root)
     folder = root / dataset.folder
     if _is_there(dataset, folder):
@@ -132,7 +93,7 @@ def fetch(name: str, root: str | Path, timeout: float = 30.0, attempts: int = 5,
             os.replace(path, rejected)
             raise
         path.unlink()
-        log.info("%s: from %s. Licence: %s. Cite: %s", name, archive.address, dataset.licence, dataset.citation)
+        log.info("%s: from %s. License: %s. Cite: %s", name, archive.address, dataset.license, dataset.citation)
         return folder
 
 
@@ -141,34 +102,24 @@ def _by_hand(dataset: Dataset, root: Path) -> str:
     folder = root.absolute() / dataset.folder
     return (
         f"  or the {dataset.images} images into {folder} (the authors' page: {dataset.page})\n"
-        f"and run `esrgan-data fetch {dataset.name}` again.\nLicence: {dataset.licence}.\nCite: {dataset.citation}"
+        f"and run `esrgan-data fetch {dataset.name}` again.\nLicense: {dataset.license}.\nCite: {dataset.citation}"
     )
-
-
-def _listing(root: Path) -> str:
-    lines = []
-    for dataset in DATASETS.values():
-        found = _count_images(root / dataset.folder)
-        sizes = [archive.size for archive in dataset.archives if archive.size is not None]
-        state = f"{found} in {root / dataset.folder}" if found else readable_bytes(min(sizes, default=None))
-        lines.append(f"{dataset.name:14} {dataset.images:6} images  {state}\n{'':23}{dataset.licence}")
-    groups = [f"{name:14} {', '.join(members)}" for name, members in GROUPS.items()]
-    return "\n".join(lines + groups)
 
 
 # What is there
 
 
-def _count_images(folder: Path) -> int:
+def count_images(folder: Path) -> int:
+    """Return the number of image files in a folder and those in it; 0 where there is none."""
     return sum(path.suffix.lower() in SUFFIXES and path.is_file() for path in folder.rglob("*"))
 
 
 def _is_there(dataset: Dataset, folder: Path) -> bool:
     """Whether the folder holds images. It only ever gets its name whole, so that fewer are the user's own choice."""
-    found = _count_images(folder)
+    found = count_images(folder)
     if found and found != dataset.images:
         log.warning(
-            "%s: %s holds %d images, the catalogue has %d; used as it is. Remove the folder to have it fetched",
+            "%s: %s holds %d images, the data set has %d; used as it is. Remove the folder to have it fetched",
             *(dataset.name, folder, found, dataset.images),
         )
     elif found:
@@ -191,11 +142,11 @@ def _lay_out(dataset: Dataset, archive: Archive, path: Path, folder: Path, remed
                 _unpack(archive, path, unpacked, remedy)
             except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
                 raise _WrongFileError(f"{path} is broken ({error}). {remedy}") from error
-        found = _count_images(unpacked)
+        found = count_images(unpacked)
         if archive.checksum is None and found != dataset.images:
-            raise _WrongFileError(f"{path} holds {found} images, the catalogue has {dataset.images}. {remedy}")
+            raise _WrongFileError(f"{path} holds {found} images, the data set has {dataset.images}. {remedy}")
         if found != dataset.images:
-            log.warning("%s: %d images, the catalogue has %d", dataset.name, found, dataset.images)
+            log.warning("%s: %d images, the data set has %d", dataset.name, found, dataset.images)
         _check_images(archive, path, unpacked, remedy)
         if folder.exists():
             try:

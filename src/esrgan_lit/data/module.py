@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
@@ -121,7 +121,10 @@ class PairDataModule(L.LightningDataModule):
             return StepSampler(self.batch, trainer.global_rank, trainer.world_size, trainer.max_steps, start)
 
         crops = self._crops(self.in_memory)
-        finish = _as_they_are if self.on_device else partial(make_pairs, degradation=self.degradation)
+        finish = cast(
+            Callable[[Any], Any],
+            _as_they_are if self.on_device else partial(make_pairs, degradation=self.degradation),
+        )
         workers = self.workers
         if workers is None:
             decodes = not self.in_memory and any(isinstance(image, Photograph) for image in self.photographs)

@@ -86,15 +86,12 @@ class PackedImage(NamedTuple):
 
     def prefetch(self, top: int, bottom: int) -> None:
         """Have the disk start to read these rows; of rows outside the image those inside."""
-        row = 3 * self.width
-        self.packed.prefetch(
-            self.record.offset + max(0, top) * row, self.record.offset + min(bottom, self.height) * row
-        )
+        start, row = self.record.offset, 3 * self.width
+        self.packed.prefetch(start + max(0, top) * row, start + min(bottom, self.height) * row)
 
     def pixels(self) -> np.ndarray:
         """Return uint8 RGB (height, width, 3), read-only."""
-        flat = self.packed.pixels[self.record.offset : self.record.end]
-        return flat.reshape(self.height, self.width, 3)
+        return self.packed.pixels[self.record.offset : self.record.end].reshape(self.height, self.width, 3)
 
 
 class PackedImages:
@@ -198,10 +195,7 @@ def pack(photographs: Sequence[Photograph], folder: Path, license: str = "") -> 
             _write(photographs, folder, license)
     packed = PackedImages(folder)
     if [record[:3] for record in packed.records] != [_origin(photo.path) for photo in photographs]:
-        raise PackedError(
-            f"{folder} was packed from other files, or of these before they changed; delete it to pack anew, or name "
-            "another folder"
-        )
+        raise PackedError(f"{folder} was packed from other files, or these have changed; delete it or name another")
     return packed
 
 
@@ -266,22 +260,19 @@ def _resume(folder: Path, photographs: Sequence[Photograph]) -> list[Record]:
 def _read_manifest(folder: Path) -> list[Record]:
     path = folder / MANIFEST
     if not path.is_file():
-        raise PackedError(
-            f"packed folder {folder} is half made: packing was interrupted; give the same `esrgan-data pack` "
-            "command again"
-        )
+        raise PackedError(f"packed folder {folder} is half made; give the same `esrgan-data pack` command again")
     try:
         manifest = json.loads(path.read_text())
         version, digest = manifest["version"], manifest["sha256"]
         records = [Record(*fields) for fields in manifest["images"]] if version == VERSION else []
     except (ValueError, TypeError, KeyError) as error:
-        raise PackedError(f"the manifest of packed folder {folder} cannot be read ({error}); pack it again") from error
-    if version != VERSION:
         raise PackedError(
-            f"packed folder {folder} is of version {version} and this program reads {VERSION}; pack it again"
-        )
+            f"manifest of packed folder {folder} cannot be read ({error}); delete it and pack again"
+        ) from error
+    if version != VERSION:
+        raise PackedError(f"packed folder {folder} has version {version}, not {VERSION}; delete it and pack again")
     if digest != _digest(records):
-        raise PackedError(f"the manifest of packed folder {folder} was edited; copy it again, or pack it again")
+        raise PackedError(f"manifest of packed folder {folder} was edited; copy it again, or delete it and pack again")
     return records
 
 
