@@ -11,6 +11,7 @@ from PIL.Image import Resampling
 from torch.nn.functional import interpolate
 
 from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
+from esrgan_lit.images.levels import to_planes
 from esrgan_lit.resize import BOUNDARIES
 
 # Low-resolution samples at each side that a shifted comparison leaves out: content from outside the image is there.
@@ -141,7 +142,7 @@ def _shrink_at(image: Image.Image, scale: int, down: float, right: float, filter
 
 
 def _matlab(degradation: Callable[[int], Bicubic], high_res: np.ndarray, scale: int) -> np.ndarray:
-    levels = torch.from_numpy(np.ascontiguousarray(high_res.transpose(2, 0, 1)))
+    levels = to_planes(high_res)[0]
     return degradation(scale)(levels).numpy().transpose(1, 2, 0)
 
 
@@ -151,7 +152,7 @@ def _pillow(filter: Resampling, high_res: np.ndarray, scale: int) -> np.ndarray:
 
 
 def _torch(mode: str, high_res: np.ndarray, scale: int) -> np.ndarray:
-    levels = torch.from_numpy(np.ascontiguousarray(high_res.transpose(2, 0, 1)))[None].float()
+    levels = to_planes(high_res).float()
     made = interpolate(levels, scale_factor=1 / scale, mode=mode, recompute_scale_factor=False)
     return made[0].round().clamp(0, 255).to(torch.uint8).numpy().transpose(1, 2, 0)
 

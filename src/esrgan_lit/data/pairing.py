@@ -4,15 +4,12 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from esrgan_lit.data.photographs import ReadableImage, Sized
 from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.degradations.pairs import Pair
-from esrgan_lit.images.levels import to_unit
+from esrgan_lit.images.levels import to_planes, to_unit
 
 # What data sets and authors append to an image's name: img_001_SRF_4_HR, babyx4, baby_HR_x4.
 _ENDINGS = re.compile(r"([_-](HR|LR|LRBI|GT|SR|SRF_[2348])|[_-]?x[2348])$", re.IGNORECASE)
@@ -150,13 +147,9 @@ class ImageDataset(Dataset[ValidationImage]):
     def __getitem__(self, position: int) -> ValidationImage:
         index = position % len(self)
         image = self.high_res[index]
-        high_res = _to_tensor(crop_to_multiple(image.pixels(), self.degradation.scale))
-        low_res = _to_tensor(self.low_res[index].pixels()) if self.low_res else self.degradation(high_res)
+        high_res = to_planes(crop_to_multiple(image.pixels(), self.degradation.scale))[0]
+        low_res = to_planes(self.low_res[index].pixels())[0] if self.low_res else self.degradation(high_res)
         return ValidationImage(image.name, Pair(to_unit(low_res), to_unit(high_res)), float(position < len(self)))
-
-
-def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def _shorten(names: Sequence[str], most: int = 10) -> str:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from esrgan_lit.data.fetch import fetch
 from esrgan_lit.data.pairing import normalized, pair_by_name
 from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
-from esrgan_lit.images.levels import to_batch, to_image
+from esrgan_lit.images.levels import to_image, to_planes, to_unit
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
 
@@ -62,7 +62,7 @@ class TestSet(NamedTuple):
         high_res = read_image(case.high_res)
         if case.low_res is None:
             high_res = crop_to_multiple(high_res, scale)
-            return Images(high_res, to_image(_shrunk(high_res, self.degradation)), "")
+            return Images(high_res, to_image(to_unit(self.degradation(to_planes(high_res)))), "")
         low_res = read_image(case.low_res)
         covered = high_res[: low_res.shape[0] * scale, : low_res.shape[1] * scale]
         note = (
@@ -204,11 +204,6 @@ def _files(cases: Iterable[Case]) -> Iterable[Path]:
         if case.low_res:
             yield case.low_res
         yield from case.finished.values()
-
-
-def _shrunk(high_res: np.ndarray, degradation: Bicubic) -> Any:
-    levels = (to_batch(high_res) * 255).round().byte()
-    return degradation(levels).float() / 255
 
 
 def _size(image: np.ndarray) -> str:

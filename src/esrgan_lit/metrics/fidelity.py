@@ -140,7 +140,8 @@ def consistency(output: Tensor, low_res: Tensor) -> Tensor:
         low_res: (batch, 3, height, width) in [0, 1].
     """
     scale = round(output.shape[-1] / low_res.shape[-1])
-    return psnr_rgb(resize(_levels(output).to(torch.uint8), 1 / scale).double() / 255, low_res, border=0)
+    shrunk = resize(_levels(output).to(torch.uint8), 1 / scale).double()
+    return 10 * torch.log10(255**2 / (shrunk - _levels(low_res)).square().mean((1, 2, 3)))
 
 
 def gradient_energy(images: Tensor) -> Tensor:
