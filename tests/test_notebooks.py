@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from conftest import SHARED, make_photograph
+from conftest import SHARED
+from esrgan_lit.data import demo
 from esrgan_lit.training import quickstart
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -35,10 +36,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two small photographs, in place of the demo's; notebook 4 takes the demo's."""
+    """A folder with parts of the demo's photographs, in place of the whole ones, which notebook 4 takes."""
     folder = tmp_path_factory.mktemp("photographs")
-    for number in range(2):
-        Image.fromarray(make_photograph(204, 208, number)).save(folder / f"{number}.png")
+    for number, path in enumerate(demo.photographs("held_out")):
+        with Image.open(path) as photograph:
+            photograph.crop((100, 80, 308, 284)).save(folder / f"{number}.png")
     return folder
 
 
