@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from esrgan_lit.files import cache_folder, digest, write_whole, written_whole
+from esrgan_lit.files import cache_folder, digest, unfinished_files, write_whole, written_whole
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -31,6 +31,15 @@ def test_two_writers_of_one_path_do_not_meet(tmp_path: Path) -> None:
         assert first != second
     assert path.read_text() == "one"  # whose block ended last
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_writers_left_is_found(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.png", tmp_path / "b.png"
+    with written_whole(path) as unfinished, written_whole(other) as theirs:
+        unfinished.touch()
+        theirs.touch()
+        assert unfinished_files(path) == [unfinished]
+    assert unfinished_files(path) == []
 
 
 def test_names_as_long_as_the_disk_takes_are_written(tmp_path: Path) -> None:

@@ -24,12 +24,21 @@ def written_whole(path: Path) -> Iterator[Path]:
     short, so that any name that the disk takes can be written; its suffix is that of ``path``, which names the format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{secrets.token_hex(6)}.partial{path.suffix}")
+    unfinished = path.with_name(f"{_hidden(path)}-{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield unfinished
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def unfinished_files(path: Path) -> list[Path]:
+    """Return the files that :func:`written_whole` has beside a path: those of writers at work, or that were killed."""
+    return list(path.parent.glob(f"{_hidden(path)}-*.partial*"))
+
+
+def _hidden(path: Path) -> str:
+    return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}"
 
 
 def write_whole(path: Path, text: str) -> None:

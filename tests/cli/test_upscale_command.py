@@ -17,6 +17,7 @@ from awkward import PROFILE, make_awkward
 from conftest import make_photograph
 from esrgan_lit import RRDBNet, SRResNet, interpolate, load_generator, save_generator, upscale
 from esrgan_lit.cli.upscale import Record, main
+from esrgan_lit.files import written_whole
 from esrgan_lit.images.reading import read_picture
 from esrgan_lit.inference.upscale import Upscaler
 
@@ -92,8 +93,10 @@ def test_a_folder_run_goes_on_where_it_stopped(
     run(photograph_folder, "-o", out)
     assert files(out) == {"a.png", "b.png", "more/c.png"}
     changed = {name: (out / name).stat().st_mtime_ns for name in files(out)}
+    with written_whole(out / "b.png") as unfinished:
+        unfinished.touch()
+    unfinished.write_bytes(b"left by a kill")
     (out / "b.png").unlink()
-    (out / ".b.partial.png").write_bytes(b"left by a kill")
     with (out / Record.NAME).open("a") as file:
         file.write('{"output": "cut sho')
     capsys.readouterr()
@@ -124,7 +127,7 @@ def test_a_killed_run_leaves_whole_images_and_is_resumed(tmp_path: Path) -> None
         Image.fromarray(make_photograph(60, 60, number)).save(folder / f"{number:02}.png")
     weights = tmp_path / "net.safetensors"
     save_generator(RRDBNet(4, 2, 16, 8), weights)
-    command = [sys.executable, "-c", "from esrgan_lit.commands.upscale import main; main()", str(folder)]
+    command = [sys.executable, "-c", "from esrgan_lit.cli.upscale import main; main()", str(folder)]
     command += ["-o", str(out), "--checkpoint", str(weights), "--engine", "torch", "--device", "cpu"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while len(list(out.glob("*.png"))) < 3:

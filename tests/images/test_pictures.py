@@ -12,7 +12,7 @@ from awkward import PROFILE, make_awkward
 from conftest import make_photograph
 from esrgan_lit.images.picture import Picture, PictureError
 from esrgan_lit.images.reading import read_picture
-from esrgan_lit.images.writing import put_in_place, write_picture
+from esrgan_lit.images.writing import written_picture
 
 
 @pytest.fixture
@@ -22,7 +22,8 @@ def awkward(tmp_path: Path) -> Path:
 
 
 def saved(picture: Picture, path: Path, quality: int = 95) -> Path:
-    put_in_place(write_picture(picture, path, quality), path)
+    with written_picture(picture, path, quality) as written:
+        assert written.stat().st_size > 0
     return path
 
 
@@ -101,7 +102,7 @@ def test_formats_without_room_say_so_or_take_eight_bits(tmp_path: Path) -> None:
     deep = Picture(np.full((8, 8, 3), 65535, np.uint16))
     assert read_picture(saved(deep, tmp_path / "deep.bmp")).pixels.max() == 255
     with pytest.raises(PictureError, match=r"\.jpg files have no transparency.*use png, webp, tif or avif"):
-        write_picture(Picture(np.zeros((8, 8, 4), np.uint8)), tmp_path / "alpha.jpg")
+        saved(Picture(np.zeros((8, 8, 4), np.uint8)), tmp_path / "alpha.jpg")
     noise = Picture(make_photograph(60, 60, 1))
     sizes = [saved(noise, tmp_path / f"{quality}.webp", quality).stat().st_size for quality in (30, 100)]
     assert sizes[0] < sizes[1]

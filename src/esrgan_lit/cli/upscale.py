@@ -14,9 +14,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from esrgan_lit.files import unfinished_files
 from esrgan_lit.images.listing import SUFFIXES, list_images
 from esrgan_lit.images.reading import read_picture, size_of
-from esrgan_lit.images.writing import DEFAULT_QUALITY, FORMATS, check_format, put_in_place, write_picture
+from esrgan_lit.images.writing import DEFAULT_QUALITY, FORMATS, check_format, written_picture
 from esrgan_lit.inference.back_projection import BACK_PROJECTIONS
 from esrgan_lit.inference.engines import ENGINES
 from esrgan_lit.inference.upscale import OVERLAP, PRECISIONS, Upscaler, resized_to
@@ -77,7 +78,7 @@ def _run(
             "--overwrite to replace them, or name another folder"
         )
     for output in todo:
-        for leftover in output.parent.glob(f".{glob.escape(output.stem)}.partial.*"):
+        for leftover in unfinished_files(output):
             leftover.unlink(missing_ok=True)  # of a run that was killed
     if todo:
         height, width = max((sizes[source] for source in todo.values()), key=lambda size: size[0] * size[1])
@@ -112,9 +113,8 @@ def _upscale_file(
     pixels = upscaler(picture.pixels, lambda megapixels: bar.update(megapixels * 1e6))
     if options.outscale is not None:
         pixels = resized_to(pixels, *final_size(picture.pixels, options.outscale))
-    unfinished = write_picture(picture._replace(pixels=pixels), output, options.quality)
-    record.add(output, unfinished, source, state)
-    put_in_place(unfinished, output)
+    with written_picture(picture._replace(pixels=pixels), output, options.quality) as unfinished:
+        record.add(output, unfinished, source, state)
 
 
 class Record:

@@ -1,8 +1,9 @@
 """Write image files whole, with what is kept beside the pixels."""
 
-import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ def check_format(picture: Picture, path: Path) -> None:
         raise PictureError(f"{path.suffix} files have no transparency, and the picture has; use png, webp, tif or avif")
 
 
-def write_picture(picture: Picture, path: Path, quality: int = DEFAULT_QUALITY) -> Path:
-    """Write a picture in the format that the suffix names to a file beside ``path``, for :func:`put_in_place`.
+@contextmanager
+def written_picture(picture: Picture, path: Path, quality: int = DEFAULT_QUALITY) -> Iterator[Path]:
+    """Write a picture in the format that the suffix names: it gets its name when the block ends well.
 
     PNG and TIFF keep 16 bits, the other formats get 8.
 
@@ -44,18 +46,18 @@ def write_picture(picture: Picture, path: Path, quality: int = DEFAULT_QUALITY) 
         path: where it will be; its folder is made.
         quality: of JPEG, WebP and AVIF, 1 … 100; WebP is lossless at 100.
 
-    Returns:
-        The unfinished file's path.
+    Yields:
+        The written file, which will be ``path``.
+
+    Raises:
+        PictureError: when the format cannot hold the picture.
     """
     check_format(picture, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.partial{path.suffix}")
-    suffix = path.suffix.lower()
-    pixels = picture.pixels
+    suffix, pixels = path.suffix.lower(), picture.pixels
     if pixels.dtype == np.uint16 and suffix not in _DEEP_SUFFIXES:
         pixels = np.round(pixels / np.float32(257)).astype(np.uint8)
     exif = _exif_for(picture.exif, pixels)
-    try:
+    with written_whole(path) as unfinished:
         if pixels.dtype == np.uint16 and pixels.ndim == 3:
             _write_deep(picture, exif, unfinished)
         else:
@@ -65,15 +67,7 @@ def write_picture(picture: Picture, path: Path, quality: int = DEFAULT_QUALITY) 
             options |= _format_options(suffix, quality, picture)
             options = {key: value for key, value in options.items() if value is not None}
             Image.fromarray(pixels).save(unfinished, **options)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    return unfinished
-
-
-def put_in_place(unfinished: Path, path: Path) -> None:
-    """Give a written file its name: from here on it is there, whole."""
-    os.replace(unfinished, path)
+        yield unfinished
 
 
 def _write_deep(picture: Picture, exif: bytes | None, path: Path) -> None:
