@@ -42,12 +42,12 @@ from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import RelativisticAverageLoss
 from esrgan_lit.losses.perceptual import PerceptualLoss
 from esrgan_lit.networks.dense_block import ResidualDenseBlock
-from esrgan_lit.training.optimizer_step import Statistics, StepOptions, keep_freed_memory
-from esrgan_lit.training.stages import LossWeights, Stage
+from esrgan_lit.training.optimizer_step import BatchNormBuffers, StepOptions, keep_freed_memory
+from esrgan_lit.training.stages import Stage
 from esrgan_lit.training.trainer import NOISE
 
 SCHEDULE = partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[50_000], gamma=0.5)
-WEIGHTS = LossWeights(pixel=1e-2, perceptual=1.0, adversarial=5e-3)
+WEIGHTS = {"pixel": 1e-2, "perceptual": 1.0, "adversarial": 5e-3}
 DECAY = 0.999
 
 
@@ -103,7 +103,7 @@ class PlainLoop:
         adam = partial(torch.optim.Adam, lr=1e-4, betas=(0.9, 0.999), **({"fused": True} if fused else {}))
         self.optimizer_g = adam(self.generator.parameters())
         self.discriminator: Any = copy.deepcopy(getattr(stage, "discriminator", None))
-        self.perceptual: Any = copy.deepcopy(getattr(stage, "perceptual", None))
+        self.perceptual: Any = copy.deepcopy(dict(stage.losses.items()).get("perceptual"))
         if self.discriminator is not None:
             self.optimizer_d = adam(self.discriminator.parameters())
         self.log: dict[str, float] = {}
@@ -133,7 +133,8 @@ class PlainLoop:
         perceptual = self.perceptual(fake, pair.high_res)
         real_logits, fake_logits = self.discriminator(pair.high_res).detach(), self.discriminator(fake)
         adversarial = 0.5 * (bce(real_logits - fake_logits.mean(), 0) + bce(fake_logits - real_logits.mean(), 1))
-        (WEIGHTS.pixel * pixel + WEIGHTS.perceptual * perceptual + WEIGHTS.adversarial * adversarial).backward()
+        terms = {"pixel": pixel, "perceptual": perceptual, "adversarial": adversarial}
+        sum(weight * terms[name] for name, weight in WEIGHTS.items()).backward()
         self.optimizer_g.step()
 
         for parameter in self.discriminator.parameters():
@@ -392,21 +393,19 @@ class RawLoop:
         self.guarded = guarded
         adam = partial(torch.optim.Adam, lr=1e-4, betas=(0.9, 0.999), fused=True)
         self.nets: list[nn.Module] = [self.stage.generator, self.stage.discriminator]
-        self.stage.parameters_of = {net: list(net.parameters()) for net in (*self.nets, self.stage.delivered)}
+        self.stage.parameters_of = {net: list(net.parameters()) for net in (*self.nets, self.stage.ema_generator)}
         self.optimizers = [adam(network.parameters()) for network in self.nets]
 
     def iterate(self, pair: Pair) -> None:
         """One iteration."""
         stage = self.stage
-        before = Statistics(list(stage.discriminator.buffers()) if self.guarded else [])
+        before = BatchNormBuffers(list(stage.discriminator.buffers()) if self.guarded else [])
         fake = stage.generator(pair.low_res)
-        logits = stage.discriminator(pair.high_res), stage.discriminator(fake)
-        losses = (
-            WEIGHTS.pixel * stage.pixel(fake, pair.high_res)
-            + WEIGHTS.adversarial * stage.adversarial.generator(*logits)
-            + WEIGHTS.perceptual * stage.perceptual(fake, pair.high_res),  # pyright: ignore[reportOptionalCall]
-            stage.adversarial.discriminator(*logits),
-        )
+        real, generated = stage.discriminator(pair.high_res), stage.discriminator(fake)
+        logits = real, generated, real.mean(), generated.mean()
+        terms = {name: term(fake, pair.high_res) for name, term in stage.losses.items()}
+        terms["adversarial"] = stage.adversarial.generator(*logits)
+        losses = stage.weighted_sum(terms), stage.adversarial.discriminator(*logits)
         skips: list[Tensor] = []
         for loss, network, optimizer in zip(losses, self.nets, self.optimizers, strict=True):
             parameters = stage.parameters_of[network]

@@ -83,7 +83,7 @@ def tiny(photograph_folder: Path, tmp_path: Path) -> Callable[[str], list[str]]:
             shrunk += ["stage/perceptual=vgg19"] if "quickstart" in experiment else []  # which has none
             shrunk += ["stage.perceptual.weights=untrained", "stage.perceptual.layer=conv1_2"]
         if experiment == "gan_pirm":  # NIQE's parameters would have to be downloaded
-            shrunk += ["stage.validation.metrics=[psnr_y,rmse]", "stage.validation.rank_by=psnr_y"]
+            shrunk += ["stage.validation.metrics=[psnr_y,rmse]", "trainer.callbacks.best.monitor=val/rmse_bounded"]
         if experiment == "finetune":
             shrunk += [f"data.cache={tmp_path}/packed"]
         return shrunk

@@ -50,7 +50,14 @@ def test_every_experiment_trains_and_leaves_a_readable_checkpoint(
         ["data.validation=null"],
         ["stage.options.accumulate=2", "stage.options.clip_norm=1", "data.batch=4"],
         ["stage.discriminator.batch_norm=per_rank", "stage.options.channels_last=true"],
-        ["trainer.precision=bf16-mixed", "stage.validation.rank_by=rmse", "stage.validation.rmse_at_most=16"],
+        ["stage.losses.pixel._target_=torch.nn.MSELoss", "stage.losses.pixel=null"],
+        ["stage/perceptual=none", "~stage.losses.pixel", "~stage.loss_weights.pixel"],
+        [
+            "trainer.precision=bf16-mixed",
+            "stage.validation.rmse_at_most=16",
+            "trainer.callbacks.best.monitor=val/rmse_bounded",
+            "trainer.callbacks.best.mode=min",
+        ],
     ],
     ids="+".join,
 )
@@ -162,3 +169,17 @@ def test_trainers_compose_and_clip_nothing(trainer: str) -> None:
 
 def test_loss_weights_can_be_swept() -> None:
     assert composed("gan_rrdb23", "stage.loss_weights.adversarial=1e-3").stage.loss_weights.adversarial == 1e-3
+
+
+def test_both_networks_have_numbers_of_their_own_and_choose_one_schedule() -> None:
+    stage = composed("gan_rrdb23", "stage.optimizer.lr=5e-5", "stage.discriminator_optimizer.betas=[0.5,0.9]").stage
+    assert (stage.optimizer.lr, stage.discriminator_optimizer.lr) == (5e-5, 1e-4)
+    assert (list(stage.optimizer.betas), list(stage.discriminator_optimizer.betas)) == ([0.9, 0.999], [0.5, 0.9])
+    both = composed("gan_rrdb23", "stage/scheduler=cosine").stage
+    assert both.scheduler == both.discriminator_scheduler
+    assert both.scheduler._target_.endswith("CosineAnnealingLR")
+    only = composed("gan_rrdb23", "stage/scheduler@stage.discriminator_scheduler=cosine").stage
+    assert only.scheduler._target_.endswith("MultiStepLR")
+    assert only.discriminator_scheduler._target_.endswith("CosineAnnealingLR")
+    only = composed("gan_rrdb23", "stage.discriminator_scheduler.gamma=0.1").stage
+    assert (only.scheduler.gamma, only.discriminator_scheduler.gamma) == (0.5, 0.1)

@@ -59,10 +59,9 @@ _CONFIGURED = {
     "losses.adversarial": ("RelativisticAverageLoss", "StandardLoss"),
     "losses.perceptual": ("PerceptualLoss",),
     "metrics.metric": ("MetricOptions",),
-    "training.callbacks": ("Health", "ImagePanels", "StopOnSignal"),
+    "training.callbacks": ("ImagePanels", "StopOnSignal", "TrainingHealth"),
     "training.checkpointing": ("AtomicCheckpointIO",),
     "training.optimizer_step": ("StepOptions",),
-    "training.stages": ("LossWeights",),
     "training.validation": ("Validation",),
     "training.wandb": ("wandb_logger",),
 }

@@ -18,8 +18,10 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def logits() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.tensor(REAL, requires_grad=True), torch.tensor(FAKE, requires_grad=True)
+def logits() -> tuple[torch.Tensor, ...]:
+    """Of real and of generated images, and their means."""
+    real, fake = torch.tensor(REAL, requires_grad=True), torch.tensor(FAKE, requires_grad=True)
+    return real, fake, real.mean(), fake.mean()
 
 
 @pytest.mark.parametrize(("halved", "factor"), [(True, 0.5), (False, 1.0)])
@@ -28,27 +30,35 @@ def test_relativistic_average_loss_is_equations_1_and_2(halved: bool, factor: fl
     real_over_fake, fake_over_real = sigmoid(REAL - FAKE.mean()), sigmoid(FAKE - REAL.mean())
     equation_1 = -np.log(real_over_fake).mean() - np.log(1 - fake_over_real).mean()
     equation_2 = -np.log(1 - real_over_fake).mean() - np.log(fake_over_real).mean()
-    real, fake = logits()
-    assert loss.discriminator(real, fake).item() == pytest.approx(factor * equation_1, abs=1e-12)
-    assert loss.generator(real, fake).item() == pytest.approx(factor * equation_2, abs=1e-12)
+    assert loss.discriminator(*logits()).item() == pytest.approx(factor * equation_1, abs=1e-12)
+    assert loss.generator(*logits()).item() == pytest.approx(factor * equation_2, abs=1e-12)
 
 
 def test_standard_loss_is_srgans() -> None:
-    real, fake = logits()
     discriminator = -np.log(sigmoid(REAL)).mean() - np.log(1 - sigmoid(FAKE)).mean()
-    assert StandardLoss().discriminator(real, fake).item() == pytest.approx(discriminator, abs=1e-12)
-    assert StandardLoss().generator(real, fake).item() == pytest.approx(-np.log(sigmoid(FAKE)).mean(), abs=1e-12)
+    assert StandardLoss().discriminator(*logits()).item() == pytest.approx(discriminator, abs=1e-12)
+    assert StandardLoss().generator(*logits()).item() == pytest.approx(-np.log(sigmoid(FAKE)).mean(), abs=1e-12)
+
+
+def test_accuracy_is_the_share_of_images_on_their_side() -> None:
+    """Above the other kind's mean (relativistic), or above 0 (standard)."""
+    for loss, real_at, fake_at in (
+        (RelativisticAverageLoss(), FAKE.mean(), REAL.mean()),
+        (StandardLoss(), 0.0, 0.0),
+    ):
+        real, fake = loss.accuracy(*logits())
+        assert (real.item(), fake.item()) == ((real_at < REAL).mean(), (fake_at >= FAKE).mean())
 
 
 def test_detached_means_change_the_discriminators_gradient_only() -> None:
     gradients, values = {}, {}
     for detach in (False, True):
         loss = RelativisticAverageLoss(detach_means=detach)
-        real, fake = logits()
-        values[detach] = loss.discriminator(real, fake)
-        gradients[detach] = torch.autograd.grad(values[detach], (real, fake))
-        real, fake = logits()
-        gradients[detach] += torch.autograd.grad(loss.generator(real, fake), (real, fake))
+        both = logits()
+        values[detach] = loss.discriminator(*both)
+        gradients[detach] = torch.autograd.grad(values[detach], both[:2])
+        both = logits()
+        gradients[detach] += torch.autograd.grad(loss.generator(*both), both[:2])
     torch.testing.assert_close(values[True], values[False])
     # ∂/∂real of ½·mean(softplus(−(real − E fake))) alone, the means held constant.
     alone = -0.5 * sigmoid(-(REAL - FAKE.mean())) / len(REAL)

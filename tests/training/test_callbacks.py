@@ -14,13 +14,13 @@ from omegaconf import DictConfig
 
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.reports.runs import read_curves
-from esrgan_lit.training.callbacks import Health
+from esrgan_lit.training.callbacks import TrainingHealth
 from esrgan_lit.training.trainer import train
 from esrgan_lit.training.wandb import wandb_logger
 from offline_wandb import read_offline
 
 
-def look(health: Health, **figures: float) -> None:
+def look(health: TrainingHealth, **figures: float) -> None:
     """One look at a training that has logged these figures."""
     metrics = {f"train/{name}": torch.tensor(value) for name, value in figures.items()}
     trainer: Any = SimpleNamespace(global_step=50, log_every_n_steps=50, callback_metrics=metrics, world_size=1)
@@ -32,16 +32,16 @@ def look(health: Health, **figures: float) -> None:
     ("figures", "message"),
     [
         ({"real_accuracy": 1.0, "fake_accuracy": 1.0, "discriminator": 0.001}, "the discriminator has won"),
-        ({"colour_shift": 6.0}, "colours drift: the outputs' mean is 6.0 levels"),
+        ({"color_shift": 6.0}, "colors drift: the outputs' mean is 6.0 levels"),
     ],
 )
 def test_collapse_is_told_once_when_it_lasts(
     figures: dict[str, float], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    health = Health(patience=3)
+    health = TrainingHealth(patience=3)
     for _ in range(2):
         look(health, **figures)
-    look(health, real_accuracy=0.6, fake_accuracy=0.7, discriminator=0.5, colour_shift=0.2)
+    look(health, real_accuracy=0.6, fake_accuracy=0.7, discriminator=0.5, color_shift=0.2)
     assert not caplog.text
     for _ in range(5):
         look(health, **figures)
@@ -49,16 +49,16 @@ def test_collapse_is_told_once_when_it_lasts(
 
 
 def test_a_fall_of_psnr_is_told_also_after_a_resume(caplog: pytest.LogCaptureFixture) -> None:
-    def validated(health: Health, psnr: float) -> None:
+    def validated(health: TrainingHealth, psnr: float) -> None:
         metrics = {"val/psnr_y": torch.tensor(psnr)}
         trainer: Any = SimpleNamespace(global_step=50, callback_metrics=metrics, sanity_checking=False)
         health.on_validation_end(trainer, None)  # pyright: ignore[reportArgumentType]
 
-    health = Health(lost_decibels=2)
+    health = TrainingHealth(lost_decibels=2)
     for psnr in (28.0, 29.0, 26.5):
         validated(health, psnr)
     assert not caplog.text
-    resumed = Health(lost_decibels=2)
+    resumed = TrainingHealth(lost_decibels=2)
     resumed.load_state_dict(health.state_dict())
     validated(resumed, 25.5)
     assert "is 25.50 dB, 2.50 less than at the first validation" in caplog.text
@@ -68,7 +68,7 @@ def test_speed_and_health_are_logged(configure: Callable[..., DictConfig], tmp_p
     train(configure("gan_rrdb23"))
     header = (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"speed/iterations_per_second", "speed/images_per_second"} <= set(header)
-    assert {"train/real_accuracy", "train/gradient_norm", "train/skipped_steps", "train/colour_shift"} <= set(header)
+    assert {"train/real_accuracy", "train/gradient_norm", "train/skipped_steps", "train/color_shift"} <= set(header)
 
 
 def test_wandb_that_fails_in_training_does_not_end_it(

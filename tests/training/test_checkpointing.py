@@ -148,7 +148,7 @@ def test_a_cut_checkpoint_is_recognised_and_the_one_before_used(
         assert find_checkpoint(checkpoints) == checkpoints / "previous.ckpt"
         assert "last.ckpt is passed over: it is" in caplog.text or "is damaged" in caplog.text
     last.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"last\.ckpt cannot be gone on from, .*previous\.ckpt instead"):
+    with pytest.raises(ValueError, match=r"last\.ckpt cannot be resumed from, .*previous\.ckpt instead"):
         train(configure("psnr_rrdb23", f"resume={last}"))
     train(configure("psnr_rrdb23", "trainer.max_steps=4", "trainer.val_check_interval=1", "resume=auto"))
     assert torch.load(last, weights_only=True)["global_step"] == 4
@@ -201,7 +201,7 @@ def test_signals_are_given_back(
     """Or a notebook, or the next job of a sweep, could no longer be stopped."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     if fails:
-        monkeypatch.setattr("esrgan_lit.training.stages.PsnrStage.losses", lambda *_: 1 / 0)
+        monkeypatch.setattr("esrgan_lit.training.stages.PsnrStage.raw_terms", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(configure("psnr_rrdb23"))
     else:

@@ -17,7 +17,7 @@ from esrgan_lit import Discriminator, PsnrStage
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import StandardLoss
 from esrgan_lit.training.nan_report import NonFiniteLossError
-from esrgan_lit.training.optimizer_step import Descent, StepOptions
+from esrgan_lit.training.optimizer_step import OptimizerStep, StepOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*defined a `validation_step`")
 
@@ -46,7 +46,7 @@ class Spoil(L.Callback):
 
 
 def trained(stage: Any) -> dict[str, Tensor]:
-    """What a step changes: both networks' weights and batch normalisation's statistics."""
+    """What a step changes: both networks' weights and batch normalization's buffers."""
     state = {f"g.{key}": value for key, value in stage.generator.state_dict().items()}
     return state | {f"d.{key}": value for key, value in stage.discriminator.state_dict().items()}
 
@@ -71,13 +71,13 @@ def test_an_infinite_loss_with_finite_gradients_is_skipped() -> None:
 
 
 class SpoilAll(L.Callback):
-    """Makes every truth infinite."""
+    """Makes every ground truth infinite."""
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Pair, batch_idx: int) -> None:
         batch.high_res.fill_(torch.inf)
 
 
-def test_after_so_many_in_a_row_training_stops_with_a_diagnosis(tmp_path: Path) -> None:
+def test_after_so_many_in_a_row_training_stops_with_a_nan_report(tmp_path: Path) -> None:
     stage = small_gan(options=StepOptions(stop_after_skipped=2))
     before = copy.deepcopy(stage.generator)
     with pytest.raises(NonFiniteLossError, match="iteration 2: the last 2 steps had NaN or inf"):
@@ -117,13 +117,9 @@ def test_a_batch_that_cannot_be_split_is_refused() -> None:
     stage = PsnrStage(small_generator(), ADAM, SCHEDULE, None, options=StepOptions(accumulate=3))
     with pytest.raises(ValueError, match="batch 2 cannot be split into 3 parts"):
         fit(stage)
-    for options, message in (
-        (StepOptions(accumulate=0), "accumulate 0 is not positive"),
-        (StepOptions(clip_norm=-1), "clip_norm -1 is not positive"),
-        (StepOptions(stop_after_skipped=0), "stop_after_skipped 0 is not positive"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            PsnrStage(small_generator(), ADAM, SCHEDULE, None, options=options)
+    for name, value in (("accumulate", 0), ("clip_norm", -1), ("stop_after_skipped", 0)):
+        with pytest.raises(ValueError, match=f"{name} {value} is not positive"):
+            StepOptions(**{name: value})
 
 
 def test_clipping_equals_pytorchs() -> None:
@@ -198,14 +194,14 @@ def test_a_scale_that_changes_between_both_steps_changes_nothing(
 ) -> None:
     """The scaler is updated after each step, and both networks' gradients are there before the first."""
     norms: dict[Any, list[float]] = {}
-    step = Descent.step
+    take = OptimizerStep.take
 
-    def noting(self: Descent, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
-        norm, skipped = step(self, *arguments, **options)
+    def noting(self: OptimizerStep, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        norm, skipped = take(self, *arguments, **options)
         norms.setdefault(self.stage, []).append(float(norm))
         return norm, skipped
 
-    monkeypatch.setattr(Descent, "step", noting)
+    monkeypatch.setattr(OptimizerStep, "take", noting)
     growing, steady = small_gan(**optimizers), small_gan(**optimizers)
     assert fit_in_fp16(growing, growth_interval=1, scale=2.0**-8).get_scale() == 2.0 ** (2 * STEPS - 8)
     assert fit_in_fp16(steady, scale=2.0**-8).get_scale() == 2.0**-8

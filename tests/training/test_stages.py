@@ -17,7 +17,6 @@ from esrgan_lit import Discriminator, GanStage, PsnrStage, RRDBNet, load_generat
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import RelativisticAverageLoss, StandardLoss
 from esrgan_lit.losses.perceptual import PerceptualLoss
-from esrgan_lit.training.stages import LossWeights
 from esrgan_lit.weights.layouts import WeightsError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*defined a `validation_step`")
@@ -44,7 +43,7 @@ def small_gan(**changes: Any) -> GanStage:
         "discriminator": Discriminator(crop=32, width=4),
         "perceptual": PerceptualLoss("conv1_2", weights="untrained"),
         "adversarial": RelativisticAverageLoss(),
-        "loss_weights": LossWeights(pixel=0.01, perceptual=1.0, adversarial=0.05),
+        "loss_weights": {"pixel": 0.01, "perceptual": 1.0, "adversarial": 0.05},
         "optimizer": ADAM,
         "discriminator_optimizer": ADAM,
         "scheduler": SCHEDULE,
@@ -95,7 +94,7 @@ def plain_gan_loop(stage: GanStage, kind: str) -> tuple[nn.Module, nn.Module, nn
     """The recipe as released: G step through a frozen D, then D step on the same fake, detached; fresh forwards."""
     generator, discriminator = copy.deepcopy(stage.generator).double(), copy.deepcopy(stage.discriminator).double()
     average = copy.deepcopy(generator)
-    perceptual = copy.deepcopy(stage.perceptual).double() if stage.perceptual else None
+    perceptual = copy.deepcopy(stage.losses["perceptual"]).double() if "perceptual" in stage.losses else None
     optimizers = ADAM(generator.parameters()), ADAM(discriminator.parameters())
     for step, (low_res, high_res) in enumerate(pairs()):
         low_res, high_res = low_res.double(), high_res.double()
@@ -137,7 +136,7 @@ def test_gan_stage_equals_a_plain_loop(kind: str, adversarial: Any) -> None:
     trainer = fit(stage)
     assert trainer.global_step == STEPS
     assert_same(stage.generator, generator)
-    assert_same(stage.delivered, average)
+    assert_same(stage.ema_generator, average)
     # BN's running statistics count forwards, of which the plain loop has two per set and iteration.
     for ours, theirs in zip(stage.discriminator.parameters(), discriminator.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
@@ -174,8 +173,8 @@ def test_each_step_moves_its_own_network_only() -> None:
             for name, network in (("g", stage.generator), ("d", stage.discriminator)):
                 grads_in_step[owner + name] = any(p.grad is not None for p in network.parameters())
 
-    assert stage.perceptual is not None
-    vgg = stage.perceptual._features[0][0].weight.clone()
+    features: Any = stage.losses["perceptual"]._features[0]
+    vgg = features[0].weight.clone()
     before = copy.deepcopy(stage)
     fit(stage, double=False, callbacks=[Watch()])
     assert grads_in_step == {"gg": True, "gd": False, "dg": False, "dd": True}
@@ -183,7 +182,7 @@ def test_each_step_moves_its_own_network_only() -> None:
         networks = getattr(before, name), getattr(stage, name)
         moved = [not torch.equal(a, b) for a, b in zip(*(n.parameters() for n in networks), strict=True)]
         assert all(moved), name
-    torch.testing.assert_close(stage.perceptual._features[0][0].weight, vgg, rtol=0, atol=0)
+    torch.testing.assert_close(features[0].weight, vgg, rtol=0, atol=0)
     assert not any(parameter.grad is not None for parameter in stage.parameters())
 
 
@@ -207,7 +206,7 @@ def test_stages_start_from_weights_and_say_what_is_missing(tmp_path: Path) -> No
     save_generator(trained, tmp_path / "net.safetensors")
     stage = small_gan(start_from=tmp_path / "net.safetensors")
     assert_same(stage.generator, trained)
-    assert_same(stage.delivered, trained)
+    assert_same(stage.ema_generator, trained)
     with pytest.raises(ValueError, match=r"esrgan-train \+experiment=psnr_rrdb23"):
         small_gan(start_from=None)
     with pytest.raises(WeightsError, match="blocks is 1 in the file and 2 here"):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from esrgan_lit.reports.runs import Run, jobs_of
-from esrgan_lit.training.sweep import _gpu_of_its_own, swept
+from esrgan_lit.training.sweep import _gpu_of_its_own, overrides_swept
 from offline_wandb import read_offline
 
 SWEEP = ["-m", "hydra.sweep.dir=sweep"]
@@ -120,9 +120,9 @@ def test_submitted_jobs_and_one_that_fails(tiny: Callable[[str], list[str]], tmp
 def test_what_a_sweep_varies(tmp_path: Path) -> None:
     given = "['lr=1e-3', 'stage.w=1,2', '+experiment=gan', 'data.train=[a,b]', 'seed=range(1,3)']"
     job = ["lr=0.001", "stage.w=2", "+experiment=gan", "data.train=[a,b]", "seed=1", "from.params=3"]
-    assert swept(tmp_path, job) == job  # by a sweeper that writes no file
+    assert overrides_swept(tmp_path, job) == job  # by a sweeper that writes no file
     (tmp_path / "multirun.yaml").write_text(f"hydra: {{overrides: {{task: {given}}}}}".replace("'", '"'))
-    assert swept(tmp_path, job) == ["stage.w=2", "seed=1", "from.params=3"]
+    assert overrides_swept(tmp_path, job) == ["stage.w=2", "seed=1", "from.params=3"]
 
 
 def test_jobs_side_by_side_share_no_gpu_while_there_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,11 +58,11 @@ def test_wandb_is_offline_without_a_key(
 
 
 def test_messages_for_bad_configurations(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
-    with pytest.raises(InstantiationException, match="crop 130 is not a multiple of scale 4"):
+    with pytest.raises(ValueError, match="crop 130 is not a multiple of scale 4"):
         train(configure("psnr_rrdb23", "crop=130"))
-    with pytest.raises(InstantiationException, match="crop 48 is not a multiple of 32"):
+    with pytest.raises(ValueError, match="crop 48 is not a multiple of 32"):
         train(configure("gan_rrdb23", "crop=48"))
-    with pytest.raises(InstantiationException, match=r"stage\.start_from is not set"):
+    with pytest.raises(ValueError, match=r"stage\.start_from is not set"):
         train(configure("gan_rrdb23", "stage.start_from=null"))
     with pytest.raises(ValueError, match=r"resume: none\.ckpt is no file"):
         train(configure("psnr_rrdb23", "resume=none.ckpt"))

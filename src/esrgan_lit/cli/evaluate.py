@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import hydra
 import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.degradations.bicubic import Bicubic
@@ -56,7 +58,8 @@ def prepare(config: DictConfig) -> Plan:
     pyplot()
     scale = settings["scale"]
     degradation = Bicubic(scale, settings["boundary"], settings["low_res_form"])
-    names, options = settings["metrics"].pop("names"), MetricOptions(**settings["metrics"])
+    settings["metrics"].pop("names")
+    names, options = instantiate(config.metrics.names, _convert_="all"), MetricOptions(**settings["metrics"])
     metrics, absent = [], {}
     for name in names:
         try:
@@ -170,7 +173,7 @@ def main(config: DictConfig) -> None:
     try:
         plan = prepare(config)
         run(config, plan)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         sys.exit(f"esrgan-evaluate: {error}")

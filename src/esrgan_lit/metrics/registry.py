@@ -15,21 +15,30 @@ from esrgan_lit.metrics.niqe import niqe, niqe_parameters, read_pristine
 log = logging.getLogger(__name__)
 
 
-def make_metric(name: str, scale: int, options: MetricOptions = MetricOptions()) -> Metric:  # noqa: B008 (immutable)
-    """Make a metric by its name.
+def make_metric(
+    metric: str | Metric,
+    scale: int,
+    options: MetricOptions = MetricOptions(),  # noqa: B008 (immutable)
+) -> Metric:
+    """Make a metric by its name; return one that is made already, such as a user's own, as it is.
 
     Args:
-        name: one of :data:`METRICS`.
-        scale: factor between low resolution and truth; by convention the border that is shaved.
-        options: what else it can be told.
+        metric: one of :data:`METRICS`, or a metric.
+        scale: factor between low resolution and ground truth; by convention the border that is shaved.
+        options: of the metrics that are made here.
 
     Raises:
-        ValueError: for a name that is not known.
+        ValueError: for a name that is not known, or what is neither.
         MetricUnavailableError: when its weights or its package cannot be had, with what to do.
     """
-    if name not in METRICS:
-        raise ValueError(f"metric {name!r} is not known; known are {', '.join(METRICS)}")
-    return METRICS[name](scale, options)
+    if isinstance(metric, Metric):
+        return metric
+    if metric not in METRICS:
+        raise ValueError(
+            f"metric {metric!r} is not known; known are {', '.join(METRICS)}, and for one of your own "
+            "{_target_: PACKAGE.FUNCTION}, which returns an esrgan_lit.metrics.metric.Metric"
+        )
+    return METRICS[metric](scale, options)
 
 
 _FIDELITY = {

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor, distributed, nn
 from torch.autograd.function import FunctionCtx
-from torch.nn.modules._functions import SyncBatchNorm
+
+from esrgan_lit.private_api import SyncBatchNorm
 
 Norm = Literal["global", "per_rank", "none"]
 

@@ -12,7 +12,7 @@ from esrgan_lit.inference.upscale import upscale
 from esrgan_lit.metrics.fidelity import PROTOCOL, gradient_energy, psnr_y, ssim_y
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.reports.plots import most_different, pyplot, save_figure
-from esrgan_lit.reports.runs import LOSSES, logs_in, read_curves
+from esrgan_lit.reports.runs import logs_in, loss_terms, read_curves
 from esrgan_lit.resize import imresize
 from esrgan_lit.weights.interpolate import interpolate
 
@@ -121,7 +121,7 @@ def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
             iterations, values = zip(*points, strict=True)
             if name.startswith("val/psnr_y"):
                 validation.plot(iterations, values, marker=".", label=name)
-            elif name.removeprefix("train/") in LOSSES:
+            elif loss_terms([name]):
                 (line,) = terms.plot(iterations, running_mean(values), label=name)
                 terms.plot(iterations, values, color=line.get_color(), alpha=0.25)
         terms.set(title=logs[0].parents[2].name, ylabel="loss terms and running means", yscale="log")

@@ -10,7 +10,7 @@ const CHARTS = [
   ["Accuracy of D", ["train/real_accuracy", "train/fake_accuracy"], false],
   ["Logits of D", ["train/real_logit", "train/fake_logit", "train/logit_gap"], false],
   ["Gradient norms", ["train/gradient_norm", "train/discriminator_gradient_norm"], true],
-  ["Colour shift (levels of 255)", ["train/colour_shift"], false],
+  ["Color shift (levels of 255)", ["train/color_shift", "train/colour_shift"], false],
   ["Skipped steps", ["train/skipped_steps"], false],
   ["Learning rates", ["learning_rate", "discriminator_learning_rate"], true],
   ["Iterations a second", ["speed/iterations_per_second"], false],
@@ -205,7 +205,7 @@ if (data.summary) {
     const cell = row.children[0], name = cell.textContent;
     cell.replaceChildren(make("a", {href: "#run", textContent: name, onclick: () => open(name)}));
   });
-  main.append(table, make("p", {}, "best/ and last/: metrics of the best (by val/rank) and of the last validation. "
+  main.append(table, make("p", {}, "best/ and last/: metrics of the best (as best.ckpt is) and of the last validation. "
     + "loss/: raw, unweighted terms on the training data, means over the last tenth of the log."));
   if (picture) {
     const shown = make("div", {className: "picture"});

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-LOSSES = ("pixel", "perceptual", "adversarial", "discriminator")  # the terms that are descended, in their order
 FAILURE = "failure.txt"  # why a job of a sweep failed, in its folder
-BESIDE = ("rank", "_without_ema")  # ends of validation figures that say nothing new of the network
+BESIDE = ("rank", "_bounded", "_without_ema")  # ends of validation figures that say nothing new of the network
+# What is logged beside the loss terms, so that a term of anybody's is known as one.
+WATCHED = ("logit", "logit_gap", "accuracy", "color_shift", "colour_shift", "gradient_norm", "skipped_steps")
+FIRST = ("pixel", "perceptual", "adversarial", "discriminator")  # of the terms, in this order
 
 
 class Checkpoint(NamedTuple):
@@ -111,9 +113,16 @@ class Run:
         return "failed" if self.failure else "complete"
 
     @property
+    def monitor(self) -> str:
+        """The validation figure that ``best.ckpt`` is best by, such as ``val/psnr_y``."""
+        old = "val/rank" if "val/rank" in self.curves else "val/psnr_y"
+        return self.settings.get("trainer.callbacks.best.monitor", old)
+
+    @property
     def best_at(self) -> int | None:
-        """Where in the curves the best validation is, by ``val/rank``; None where there is none."""
-        ranks = [(value, -at) for at, value in self.curves.get("val/rank", []) if math.isfinite(value)]
+        """Where in the curves the best validation is, by :attr:`monitor`; None where there is none."""
+        sign = -1 if self.settings.get("trainer.callbacks.best.mode") == "min" else 1
+        ranks = [(sign * value, -at) for at, value in self.curves.get(self.monitor, []) if math.isfinite(value)]
         return -max(ranks)[1] if ranks else None
 
     @property
@@ -130,8 +139,8 @@ class Run:
             if self.best_at in dict(points):
                 figures[f"best/{name}"] = dict(points)[self.best_at]
         figures |= {f"last/{name}": points[-1][1] for name, points in validated.items() if points}
-        for name in LOSSES:
-            if points := self.curves.get(f"train/{name}"):
+        for name in loss_terms(self.curves):
+            if points := self.curves[f"train/{name}"]:
                 tail = [value for _, value in points[-math.ceil(len(points) / 10) :]]
                 figures[f"loss/{name}"] = math.fsum(tail) / len(tail)
         return figures
@@ -187,6 +196,13 @@ def read_curves(logs: Sequence[Path]) -> dict[str, list[tuple[int, float]]]:
                     with suppress(ValueError):
                         curves.setdefault(name, []).append((int(row["step"]), float(value)))
     return curves
+
+
+def loss_terms(curves: Iterable[str]) -> list[str]:
+    """Return the names of the loss terms among logged figures, without ``train/``; the paper's first."""
+    logged = [name.removeprefix("train/") for name in curves if name.startswith("train/")]
+    terms = [name for name in logged if not name.endswith(WATCHED)]
+    return sorted(terms, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
 
 
 def _beside(name: str) -> bool:

@@ -26,7 +26,7 @@ class Table:
     def __init__(self, names: Sequence[str], runs: Sequence[Run]) -> None:
         self.varied = differing(runs)
         # The metric that ranks comes first: the picture is coloured by it.
-        ranks = {f"best/{run.settings.get('stage.validation.rank_by')}" for run in runs}
+        ranks = {f"best/{run.monitor.removeprefix('val/').removesuffix('_bounded')}" for run in runs}
         measured = {name for run in runs for name in run.figures}
         self.measured = sorted(measured, key=lambda name: (name not in ranks, KINDS.index(name.split("/")[0]), name))
         self.columns = ["job", *self.varied, "state", *self.measured]
@@ -48,7 +48,7 @@ class Table:
         lines += [[shown(value) for value in row] for row in self.rows]
         table = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
         return (
-            f"{table}\n\n`best/` and `last/`: metrics of the best (by `val/rank`) and of the last validation. `loss/`: "
+            f"{table}\n\n`best/` and `last/`: metrics of the best (as best.ckpt is) and of the last validation. `loss/`: "
             "raw, unweighted terms on the training data, means over the last tenth of the log.\n"
         )
 

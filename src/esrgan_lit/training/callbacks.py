@@ -1,4 +1,4 @@
-"""Callbacks: image panels, health, stopping on a signal."""
+"""Callbacks: image panels, warnings of a training that goes wrong, stopping on a signal."""
 
 import logging
 import signal
@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
+from esrgan_lit import private_api
 from esrgan_lit.data.pairing import ValidationImage
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.images.levels import to_image
@@ -26,12 +27,12 @@ log = logging.getLogger(__name__)
 
 
 class ImagePanels(L.Callback):
-    """At each validation, a picture per image: low resolution | bicubic | output | truth.
+    """At each validation, a picture per image: low resolution | bicubic | output | ground truth.
 
     Args:
         folder: where ``step_0005000_NAME.png`` is written; W&B gets the same pictures where it is logged to.
         images: how many of the validation images are shown.
-        size: side in pixels of the shown centre of each image.
+        size: side in pixels of the shown center of each image.
     """
 
     def __init__(self, folder: str | Path, images: int, size: int) -> None:
@@ -60,39 +61,42 @@ class ImagePanels(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 step = trainer.global_step - 1  # as Lightning counts where it logs this validation's figures
-                logger.log_image(f"panels/{name}", [panel], step=step, caption=["LR | bicubic | output | truth"])
+                logger.log_image(f"panels/{name}", [panel], step=step, caption=["LR | bicubic | output | ground truth"])
 
 
 def make_panel(pair: Pair, output: Tensor, size: int) -> np.ndarray:
-    """Put the centres of the four images of a batch of one side by side, as uint8 (height, width, 3)."""
+    """Return the centers of a pair's four images side by side, as uint8 (height, width, 3)."""
     scale = pair.high_res.shape[-1] // pair.low_res.shape[-1]
     low_res = pair.low_res.float()
     enlarged = F.interpolate(low_res, scale_factor=scale, mode="nearest")
     images = [enlarged, resize(low_res, scale), output, pair.high_res]
-    return np.concatenate([to_image(_centre(image, size)) for image in images], axis=1)
+    return np.concatenate([to_image(_center(image, size)) for image in images], axis=1)
 
 
-def _centre(image: Tensor, size: int) -> Tensor:
+def _center(image: Tensor, size: int) -> Tensor:
     height, width = image.shape[-2:]
     top, left = max(0, (height - size) // 2), max(0, (width - size) // 2)
     return image[..., top : top + size, left : left + size]
 
 
-class Health(L.Callback):
-    """Logs speed, memory and the gap of D's logits; warns when a GAN goes wrong: its D has won, or colours drift.
+class TrainingHealth(L.Callback):
+    """Logs speed, memory and the gap of D's logits; warns when a GAN goes wrong: its D has won, or colors drift.
+
+    The clock is our own, read every ``log_every_n_steps`` iterations: Lightning's ``ThroughputMonitor`` waits for the
+    GPU in every one.
 
     Args:
         patience: looks in a row (one every ``log_every_n_steps`` iterations) before a warning.
-        colour_levels: mean difference of a colour channel from the truth that counts as drift, in levels of 255.
+        color_levels: mean difference of a color channel from the ground truth that counts as drift, in levels of 255.
         lost_decibels: PSNR-Y on the validation images, lost since the first validation, that is worth a warning.
     """
 
-    def __init__(self, patience: int = 10, colour_levels: float = 4.0, lost_decibels: float = 3.0) -> None:
+    def __init__(self, patience: int = 10, color_levels: float = 4.0, lost_decibels: float = 3.0) -> None:
         self.patience = patience
-        self.colour_levels = colour_levels
+        self.color_levels = color_levels
         self.lost_decibels = lost_decibels
         self.first_psnr: float | None = None
-        self.looks = {"discriminator": 0, "colour": 0}
+        self.looks = {"discriminator": 0, "color": 0}
         self.since = (0, 0.0)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -110,17 +114,18 @@ class Health(L.Callback):
         if self.first_psnr - float(psnr) > self.lost_decibels:
             log.warning(
                 "PSNR-Y on the validation images is %.2f dB, %.2f less than at the first validation: more than texture "
-                "costs. Look at the panels; a lower stage.optimizer.lr or stage.loss_weights.adversarial loses less",
+                "costs. Look at the panels; a lower stage.optimizer.lr loses less, as does, of the GAN stage, a lower "
+                "stage.loss_weights.adversarial",
                 float(psnr),
                 self.first_psnr - float(psnr),
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on comparing with."""
+        """Return what a resumed run goes on comparing with."""
         return {"first_psnr": self.first_psnr}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it up again."""
+        """Take up what :meth:`state_dict` returned."""
         self.first_psnr = state_dict["first_psnr"]
 
     def on_train_batch_end(
@@ -148,11 +153,11 @@ class Health(L.Callback):
             f"{metrics.get('train/discriminator', 0):.4f}, so that the generator learns next to nothing from it. "
             "Lower its learning rate (stage.discriminator_optimizer.lr) or raise stage.loss_weights.adversarial",
         )
-        shift = metrics.get("train/colour_shift", 0.0)
+        shift = metrics.get("train/color_shift", 0.0)
         self._watch(
-            "colour",
-            shift > self.colour_levels,
-            f"colours drift: the outputs' mean is {shift:.1f} levels of 255 off the truth's. Raise "
+            "color",
+            shift > self.color_levels,
+            f"colors drift: the outputs' mean is {shift:.1f} levels of 255 off the ground truth's. Raise "
             "stage.loss_weights.pixel, or go back to an earlier checkpoint with a lower learning rate",
         )
 
@@ -163,7 +168,11 @@ class Health(L.Callback):
 
 
 class Interrupted(SystemExit):
-    """Training ended early because it was asked to, with a checkpoint written; exit code 0."""
+    """Raised when training ended early because it was asked to, with a checkpoint written; exit code 0."""
+
+    def __init__(self, iteration: int = 0) -> None:
+        super().__init__(0)
+        self.iteration = iteration
 
 
 class StopOnSignal(L.Callback):
@@ -188,8 +197,7 @@ class StopOnSignal(L.Callback):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self.handlers[number] = signal.signal(number, self._ask)
-        # Present in Lightning 2.6; an attribute that nobody reads in any other version.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        private_api.stop_sigterm_broadcast(trainer)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
@@ -212,7 +220,7 @@ class StopOnSignal(L.Callback):
             self.asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
         if self.asked:
             save_last(trainer, self.path)
-            raise Interrupted(0)
+            raise Interrupted(trainer.global_step)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give the signals back, before Lightning gives back those that it took."""

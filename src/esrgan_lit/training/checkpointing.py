@@ -1,4 +1,4 @@
-"""Whole checkpoints, and finding where to resume."""
+"""Write whole checkpoints, and find the one to resume from."""
 
 import logging
 import os
@@ -59,12 +59,12 @@ def save_last(trainer: L.Trainer, path: Path) -> None:
     if isinstance(writer, AtomicCheckpointIO) and writer.failure is not None:
         raise OSError(
             f"{path} could not be written at iteration {trainer.global_step} ({writer.failure}). Make room for it; "
-            f"hydra.run.dir={path.parent.parent} resume=auto then goes on from the newest checkpoint there"
+            f"hydra.run.dir={path.parent.parent} resume=auto then resumes from the newest checkpoint there"
         )
 
 
 def find_checkpoint(folder: str | Path) -> Path | None:
-    """The newest whole checkpoint in a folder, or None; those that are not whole are named in a warning."""
+    """Return the newest whole checkpoint in a folder, or None; those that are not whole are named in a warning."""
     files = sorted(Path(folder).glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in files:
         fault = find_fault(path)
@@ -75,7 +75,7 @@ def find_checkpoint(folder: str | Path) -> Path | None:
 
 
 def find_fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint file, or None: its checksums are computed anew."""
+    """Return what is wrong with a checkpoint file, or None: its checksums are computed anew."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -86,20 +86,3 @@ def find_fault(path: Path) -> str | None:
         return f"it is cut or damaged ({str(error).splitlines()[0]})"
     missing = {"state_dict", "optimizer_states", "loops"} - content.keys()
     return f"it holds no {', '.join(sorted(missing))}: not a training checkpoint" if missing else None
-
-
-def go_on_behind(iterations: int, loop: dict[str, Any], validate: bool) -> None:
-    """Set the saved counters of Lightning's fit loop to "so many iterations done", and its validation to due or not."""
-
-    def count(name: str, ready: int, processed: int, completed: int) -> None:
-        for period in ("total", "current"):
-            counters = {"ready": ready, "started": ready, "processed": processed, "completed": completed}
-            loop[name][period] = {key: counters[key] for key in loop[name][period]}
-        if "is_last_batch" in loop[name]:
-            loop[name]["is_last_batch"] = False
-
-    count("epoch_progress", 1, 0, 0)  # all of the training is one epoch: begun, not ended
-    count("epoch_loop.batch_progress", iterations, iterations, iterations - 1)  # as after an iteration's last hook
-    count("epoch_loop.val_loop.batch_progress", int(validate), 0, 0)
-    # Counted once more when the loop starts, and once more behind a validation.
-    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = iterations - 1 - int(validate)

@@ -1,4 +1,4 @@
-"""What is written when a training cannot go on: which term, which gradients and weights, which images."""
+"""The report of a training that cannot go on: which term, which gradients and weights, which images."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from esrgan_lit.degradations.pairs import Pair
 
 
 class NonFiniteLossError(RuntimeError):
-    """So many steps in a row had NaN or inf in a loss or gradient that training cannot go on."""
+    """Raised when so many steps in a row had NaN or inf in a loss or gradient that training cannot go on."""
 
 
-def write_diagnosis(
+def write_nan_report(
     folder: Path, losses: Mapping[str, Tensor], output: Tensor, network: nn.Module, pair: Pair, sources: Sequence[str]
 ) -> None:
-    """Write ``report.json`` and the batch (``batch.pt``).
+    """Write ``report.json`` and the batch, ``batch.pt``.
 
     Args:
         folder: made where it is missing.

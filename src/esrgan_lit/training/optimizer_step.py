@@ -1,15 +1,18 @@
-"""One descent step of one network: its gradients summed over parts, averaged over ranks, guarded and clipped."""
+"""One optimizer step of one network: its gradients summed over parts, averaged over ranks, guarded and clipped."""
 
 import ctypes
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, distributed
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from esrgan_lit import private_api
 
 
 def keep_freed_memory() -> None:
@@ -26,18 +29,22 @@ def keep_freed_memory() -> None:
         mallopt(mmap_max, 0)
 
 
-class StepOptions(NamedTuple):
+@dataclass(frozen=True)
+class StepOptions:
     """How a stage takes its steps. As they are here, they change nothing of the paper's training.
 
     Args:
         accumulate: parts that each batch is split into, worked through one after another to need less memory. The
-            gradient stays the whole batch's, but for two statistics that become the parts' own: batch normalisation's,
+            gradient stays the whole batch's, but for two statistics that become the parts' own: batch normalization's,
             and the means of the relativistic loss.
         clip_norm: gradients of a longer norm are shortened to it, each network's own; None for none.
         stop_after_skipped: a step with NaN or inf in a loss or gradient is skipped; after so many in a row training
-            stops with a diagnosis.
+            stops with a NaN report.
         channels_last: memory layout of the networks; None for channels-last on a GPU and not on a CPU.
         compile: mode of ``torch.compile`` for the networks (``default``, ``reduce-overhead`` …); None for none.
+
+    Raises:
+        ValueError: where an option is out of its range.
     """
 
     accumulate: int = 1
@@ -46,8 +53,7 @@ class StepOptions(NamedTuple):
     channels_last: bool | None = None
     compile: str | None = None
 
-    def check(self) -> None:
-        """Raise ValueError where an option is out of its range."""
+    def __post_init__(self) -> None:
         if self.accumulate < 1:
             raise ValueError(f"accumulate {self.accumulate} is not positive; 1 works through each batch at once")
         if self.clip_norm is not None and self.clip_norm <= 0:
@@ -56,7 +62,7 @@ class StepOptions(NamedTuple):
             raise ValueError(f"stop_after_skipped {self.stop_after_skipped} is not positive; the usual is 50")
 
 
-class Descent:
+class OptimizerStep:
     """Gathers the gradients of one network and steps it; those of other networks are neither computed nor touched.
 
     ``torch.autograd.grad`` instead of Lightning's ``manual_backward``, because the losses of two networks may share a
@@ -78,7 +84,12 @@ class Descent:
         self._averaging: Any = None
 
     def add(self, loss: Tensor, retain_graph: bool = False) -> None:
-        """Add the loss of one part of the batch; with the last, averaging over the ranks starts in the background."""
+        """Add the gradients of one part of the batch; with the last part, averaging over the ranks starts.
+
+        Args:
+            loss: of the part, 0-dimensional.
+            retain_graph: keep the graph, for another network's loss that shares it.
+        """
         # A loss that is not finite may have finite gradients (L1 of an infinite output); make them NaN, on every rank.
         loss = loss * torch.where(loss.detach().isfinite(), 1 / self.options.accumulate, torch.nan)
         self.scale = self._loss_scale()  # the same for all parts
@@ -95,13 +106,13 @@ class Descent:
             self.gradients = [piece.view_as(p) for piece, p in zip(pieces, self.parameters, strict=True)]
             self._averaging = distributed.all_reduce(flat, async_op=True)
 
-    def step(self, optimizer: LightningOptimizer, counted: bool) -> tuple[Tensor, Tensor]:
+    def take(self, optimizer: LightningOptimizer, counted: bool) -> tuple[Tensor, Tensor]:
         """Step the network, unless a gradient is not finite.
 
         Args:
             optimizer: of the network.
             counted: as Lightning's global step. One optimizer's steps may be, or else every number of iterations that
-                Lightning is told (max_steps, checkpoints, validation) would be cut by the number of optimizers.
+                Lightning is given (max_steps, checkpoints, validation) would be cut by the number of optimizers.
 
         Returns:
             The norm of the gradient before clipping, and whether the step was skipped, both still on the device.
@@ -110,17 +121,15 @@ class Descent:
             self._averaging.wait()
         scale = self._loss_scale()
         if isinstance(scale, Tensor):  # the other network's step may have changed it; it divides by what it is now
-            torch._foreach_mul_(self.gradients, scale / self.scale)  # pyright: ignore[reportPrivateImportUsage]
+            private_api.multiply_(self.gradients, scale / self.scale)
         norm = get_total_norm(self.gradients) / scale
         skipped = ~norm.isfinite()
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
         if self.options.clip_norm is not None:
             clip_grads_with_norm_(self.parameters, self.options.clip_norm, norm)
-        if getattr(optimizer.optimizer, "_step_supports_amp_scaling", False):
-            # Fused optimizers decide on the device, as they do for a GradScaler, and the host need not wait.
-            optimizer.optimizer.found_inf = skipped.float()  # pyright: ignore[reportAttributeAccessIssue]
-        elif not isinstance(scale, Tensor) and skipped:
+        decided = private_api.skip_on_device(optimizer.optimizer, skipped)
+        if not decided and not isinstance(scale, Tensor) and skipped:
             self._forget()  # the step goes on without gradients, and does nothing
         if counted:
             optimizer.step()
@@ -130,7 +139,7 @@ class Descent:
         return norm, skipped
 
     def _loss_scale(self) -> Tensor | float:
-        """What fp16's scaler multiplies losses by, still on the device, for the host must not wait; else 1."""
+        """Return what fp16's scaler multiplies losses by, still on the device, for the host must not wait; else 1."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         return 1.0 if scaler is None else scaler.scale(torch.ones((), device=self.stage.device))
 
@@ -139,8 +148,8 @@ class Descent:
             parameter.grad = None
 
 
-class Statistics:
-    """What batch normalisation has seen before an iteration, to be put back if its step is skipped.
+class BatchNormBuffers:
+    """The buffers of batch normalization before an iteration, to be put back if its step is skipped.
 
     Args:
         buffers: running means, variances and counters.

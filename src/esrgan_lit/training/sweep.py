@@ -1,4 +1,4 @@
-"""A sweep's jobs: each in a process of its own, together one W&B group and one report."""
+"""Run a sweep's jobs: each in a process of its own, together one W&B group and one report."""
 
 import logging
 import os
@@ -47,7 +47,7 @@ def run_job(config: DictConfig) -> None:
     """
     hydra = HydraConfig.get()
     folder, sweep = Path(hydra.runtime.output_dir), Path(hydra.sweep.dir).absolute()
-    changes = swept(sweep, hydra.overrides.task)
+    changes = overrides_swept(sweep, hydra.overrides.task)
     log.info("job %s in %s: %s", hydra.job.num, folder, " ".join(changes))
     if Path(config.output_dir).absolute() != folder:
         raise ValueError(
@@ -62,7 +62,7 @@ def run_job(config: DictConfig) -> None:
     OmegaConf.save(config, settings, resolve=True)
     failure = folder / FAILURE
     failure.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "esrgan_lit.cli.train", str(settings), str(sweep)]
+    command = [sys.executable, "-m", "esrgan_lit.cli.train_job", str(settings), str(sweep)]
     launcher = hydra.launcher["_target_"]
     output = None if "BasicLauncher" in launcher else folder / OUTPUT
     one_gpu = config.trainer.accelerator == "gpu" and config.trainer.devices == 1
@@ -79,8 +79,13 @@ def run_job(config: DictConfig) -> None:
         raise JobFailedError(f"job {hydra.job.num} in {folder}: {failure.read_text(encoding='utf-8')}")
 
 
-def swept(sweep: Path, overrides: Sequence[str]) -> list[str]:
-    """Those of a job's overrides that the sweep varies."""
+def overrides_swept(sweep: Path, overrides: Sequence[str]) -> list[str]:
+    """Return those of a job's overrides that the sweep varies.
+
+    Args:
+        sweep: folder of the sweep.
+        overrides: of the job.
+    """
     if not (sweep / "multirun.yaml").is_file():  # a sweeper that writes none
         return list(overrides)
     given = OverridesParser.create().parse_overrides(list(OmegaConf.load(sweep / "multirun.yaml").hydra.overrides.task))
@@ -129,7 +134,7 @@ def _run_process(command: Sequence[str], output: Path | None, environment: Mappi
 @contextmanager
 def _interrupted_by_signals() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(0)
+        raise Interrupted
 
     handlers = {}
     if threading.current_thread() is threading.main_thread():

@@ -1,23 +1,27 @@
-"""Compose, check and run a training."""
+"""Compose a configuration, check it, build what it names, and fit: for the command and for notebooks."""
 
 import difflib
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from esrgan_lit.data.module import PairDataModule
+from esrgan_lit.metrics.metric import MetricUnavailableError
+from esrgan_lit.training.base_stage import SCRATCH, Stage
 from esrgan_lit.training.checkpointing import find_checkpoint, find_fault, save_last
-from esrgan_lit.training.stages import SCRATCH, Stage
-from esrgan_lit.training.wandb import SteadfastWandbLogger
+from esrgan_lit.training.validation import BOUNDED
+from esrgan_lit.training.wandb import TolerantWandbLogger
 
+AUTO = "auto"  # value of `resume`
 # What train.yaml declares. A user's experiment file is merged before Hydra locks the keys, so that a misspelt one would
 # otherwise pass in silence.
-AUTO = "auto"  # value of `resume`
 KEYS = ("name", "seed", "scale", "crop", "resume", "output_dir", "data_root", "generator", "data", "stage", "trainer")
 log = logging.getLogger(__name__)
 
@@ -35,30 +39,48 @@ NOISE = (
 
 
 def train(config: DictConfig) -> Path:
-    """Train as configured; returns the path of the last checkpoint."""
+    """Train as configured; return the path of the last checkpoint."""
     return fit(config, *prepare(config))
 
 
 def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
-    """Build trainer, stage and data, and check the data: all that can be wrong is said here, before training."""
+    """Check a configuration and build what it names: whatever can be wrong is said here, before training.
+
+    Args:
+        config: composed; what is found out here is changed in it: the checkpoint to resume from, old names.
+
+    Returns:
+        Trainer, stage and data, for :func:`fit`.
+
+    Raises:
+        ValueError: for what is wrong with the configuration.
+        OSError: for files that are not there.
+        MetricUnavailableError: when a metric's weights or package are missing.
+        InstantiationException: for arguments that a ``_target_`` does not take.
+    """
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
     check_keys(config)
+    _take_old_names(config)
     if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
         raise ValueError("trainer.accelerator is gpu, but PyTorch finds no GPU here; train on the CPU with trainer=cpu")
     settings = OmegaConf.to_container(config, resolve=True)
     L.seed_everything(config.seed, workers=True, verbose=False)
-    data = instantiate(config.data, _convert_="all")
+    data = _build(config.data)
     data.setup("fit")
     config.resume = where_to_resume(config)
     if config.resume is not None:
         config.stage.start_from = SCRATCH  # the checkpoint brings the weights
-    stage = instantiate(config.stage, _convert_="all")
+    stage = _build(config.stage)
     stage.config = settings
     options = dict(config.trainer)
-    callbacks = [instantiate(part, _convert_="all") for part in options.pop("callbacks").values()]
-    loggers = [instantiate(part, _convert_="all") for part in options.pop("logger").values()]
+    monitors = options.pop("callbacks")
+    for name, part in monitors.items():
+        if str(part.get("monitor")).startswith("val/"):
+            stage.validation.check_monitor(part.monitor, part.get("mode", "min"), f"trainer.callbacks.{name}")
+    callbacks = [_build(part) for part in monitors.values()]
+    loggers = [_build(part) for part in options.pop("logger").values()]
     for logger in loggers:
         logger.log_hyperparams(settings)
     options["val_check_interval"] = min(config.trainer.val_check_interval, config.trainer.max_steps)
@@ -67,7 +89,7 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
 
 
 def where_to_resume(config: DictConfig) -> str | None:
-    """The checkpoint to go on from, or None: the one that ``resume`` names, or for ``auto`` this folder's newest."""
+    """Return the checkpoint that ``resume`` names, or for ``auto`` this folder's newest; None for none."""
     if config.resume is None:
         return None
     if config.resume != AUTO:
@@ -77,8 +99,8 @@ def where_to_resume(config: DictConfig) -> str | None:
         fault = find_fault(path)
         if fault is not None:
             near = find_checkpoint(path.parent)
-            remedy = f"go on from {near} instead" if near else "there is no whole one beside it"
-            raise ValueError(f"resume: {path} cannot be gone on from, {fault}; {remedy}")
+            remedy = f"resume from {near} instead" if near else "there is no whole one beside it"
+            raise ValueError(f"resume: {path} cannot be resumed from, {fault}; {remedy}")
         return str(path)
     folder = Path(config.output_dir) / "checkpoints"
     found = find_checkpoint(folder)
@@ -92,7 +114,16 @@ def where_to_resume(config: DictConfig) -> str | None:
 
 
 def fit(config: DictConfig, trainer: L.Trainer, stage: Stage, data: PairDataModule) -> Path:
-    """Run the training; returns the path of the last checkpoint.
+    """Run the training that :func:`prepare` built.
+
+    Args:
+        config: as :func:`prepare` left it.
+        trainer: Lightning's.
+        stage: to train.
+        data: to train it on.
+
+    Returns:
+        The path of the last checkpoint.
 
     Raises:
         Interrupted: when SIGTERM or Ctrl-C ended it early, with the checkpoint written.
@@ -105,13 +136,13 @@ def fit(config: DictConfig, trainer: L.Trainer, stage: Stage, data: PairDataModu
         save_last(trainer, last)
     finally:
         for logger in trainer.loggers:
-            if isinstance(logger, SteadfastWandbLogger):
+            if isinstance(logger, TolerantWandbLogger):
                 logger.finish()
     return last
 
 
 def check_keys(config: DictConfig) -> None:
-    """Refuse configurations with misspelt or missing parts."""
+    """Raise ValueError for configurations with misspelt or missing parts."""
     for key in config:
         if key not in KEYS:
             near = difflib.get_close_matches(str(key), KEYS, 1)
@@ -122,3 +153,36 @@ def check_keys(config: DictConfig) -> None:
             "trainer.max_steps is not set: no experiment was chosen. "
             "Give one, for example `esrgan-train +experiment=psnr_rrdb23`"
         )
+
+
+def _build(part: DictConfig) -> Any:
+    """Make what a ``_target_`` names; where its constructor refuses a value, its own error is raised, not Hydra's."""
+    try:
+        return instantiate(part, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError | OSError | MetricUnavailableError):
+            raise error.__cause__ from None
+        raise
+
+
+def _take_old_names(config: DictConfig) -> None:
+    """Take the last release's names of settings, with a warning that says what to give instead."""
+    validation, health = config.stage.validation, config.trainer.callbacks.get("health") or {}
+    if "colour_levels" in health:
+        log.warning("colour_levels is taken for this release only; give +trainer.callbacks.health.color_levels instead")
+        with open_dict(health):
+            health.color_levels = health.pop("colour_levels")
+    with open_dict(validation):
+        name = validation.pop("rank_by", None)
+    if name is None:
+        return
+    # Which way a metric is better is known only once it is made; here of those that the last release had.
+    best = config.trainer.callbacks.best
+    best.mode = "max" if name.startswith(("psnr", "ssim", "ma", "consistency")) else "min"
+    best.monitor = f"val/{name}" if validation.rmse_at_most is None else f"val/{name}{BOUNDED}"
+    validation.metrics = list(dict.fromkeys([*validation.metrics, name]))
+    log.warning(
+        "stage.validation.rank_by=%s is taken for this release only; give trainer.callbacks.best.monitor=%s "
+        "trainer.callbacks.best.mode=%s 'stage.validation.metrics=[%s]' instead",
+        *(name, best.monitor, best.mode, ",".join(map(str, validation.metrics))),
+    )

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from esrgan_lit.training.callbacks import log
 
 
-class SteadfastWandbLogger(WandbLogger):
+class TolerantWandbLogger(WandbLogger):
     """W&B's logger; where W&B fails, training goes on without it, and the CSV log has everything.
 
     Args:
@@ -78,8 +78,8 @@ class SteadfastWandbLogger(WandbLogger):
 
 def wandb_logger(
     project: str, name: str, folder: str | Path, group: str | None = None, checkpoints: str | Path | None = None
-) -> SteadfastWandbLogger:
-    """W&B's logger: online where a key is found, offline (to be synced later) where there is none or no network.
+) -> TolerantWandbLogger:
+    """Make W&B's logger: online where a key is found, offline (to be synced later) where there is none or no network.
 
     A run that is resumed in its folder stays one run there.
 
@@ -100,11 +100,11 @@ def wandb_logger(
     options: dict[str, Any] = {"project": project, "name": name, "save_dir": folder, "group": group}
     options |= {"id": identity.read_text().strip(), "resume": "allow"}
     options["checkpoints"] = None if checkpoints is None else Path(checkpoints)
-    logger = SteadfastWandbLogger(**options, mode=mode)
+    logger = TolerantWandbLogger(**options, mode=mode)
     if mode == "online" and getattr(rank_zero_only, "rank", 0) == 0:
         try:
             logger.experiment  # noqa: B018 (connects)
         except Exception as error:
             log.warning("W&B cannot be reached and logs offline; `wandb sync` uploads it later: %s", error)
-            logger = SteadfastWandbLogger(**options, mode="offline")
+            logger = TolerantWandbLogger(**options, mode="offline")
     return logger

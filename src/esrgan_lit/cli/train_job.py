@@ -1,0 +1,36 @@
+"""``python -m esrgan_lit.cli.train_job``: the process that a sweep starts for each of its jobs."""
+
+import sys
+from pathlib import Path
+from typing import cast
+
+from hydra.core.utils import configure_log
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from esrgan_lit.cli.train import run
+from esrgan_lit.reports.runs import FAILURE
+from esrgan_lit.training.callbacks import Interrupted
+
+
+def main(settings: Path, sweep: str) -> None:
+    """Train one job, in the process that :func:`esrgan_lit.training.sweep.run_job` started for it.
+
+    Args:
+        settings: its resolved configuration, beside Hydra's own.
+        sweep: folder of the sweep.
+    """
+    config = cast(DictConfig, OmegaConf.load(settings))
+    if settings.with_name("hydra.yaml").is_file():
+        hydra = OmegaConf.load(settings.with_name("hydra.yaml")).hydra
+        configure_log(hydra.job_logging, hydra.verbose)
+    try:
+        run(config, f"hydra.sweep.dir={sweep}")
+    except (Exception, SystemExit) as error:
+        if getattr(rank_zero_only, "rank", 0) == 0 and not isinstance(error, Interrupted):
+            (settings.parent.parent / FAILURE).write_text(str(error) or type(error).__name__, encoding="utf-8")
+        raise
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

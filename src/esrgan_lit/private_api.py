@@ -1,0 +1,72 @@
+"""Parts of PyTorch and Lightning that have no public name. Nothing else here uses any, and each has a test.
+
+Where a new release has moved one, ``tests/test_private_api.py`` says which and what for; pyproject.toml bounds both
+libraries by what was tried.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules._functions import SyncBatchNorm
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:  # networks use this module, and need no Lightning
+    import lightning as L  # noqa: N812 (Lightning's own idiom)
+
+__all__ = ["SyncBatchNorm", "batches_begun", "multiply_", "set_counters", "skip_on_device", "stop_sigterm_broadcast"]
+
+
+def multiply_(tensors: Sequence[Tensor], factor: Tensor) -> None:
+    """Multiply tensors in place by a factor on their device, in one kernel."""
+    torch._foreach_mul_(list(tensors), factor)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def skip_on_device(optimizer: Optimizer, skipped: Tensor) -> bool:
+    """Tell a fused optimizer whether its next step is to do nothing, without the host waiting for the answer.
+
+    Args:
+        optimizer: that steps next.
+        skipped: a boolean on its device.
+
+    Returns:
+        Whether the optimizer can be told: fused ones can, as a ``GradScaler`` does.
+    """
+    if not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return False
+    optimizer.found_inf = skipped.float()  # pyright: ignore[reportAttributeAccessIssue]
+    return True
+
+
+def batches_begun(trainer: "L.Trainer") -> int:
+    """Return how many training batches were begun, the one in work and those before a resume included."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+
+def stop_sigterm_broadcast(trainer: "L.Trainer") -> None:
+    """Keep Lightning from asking all ranks in every iteration whether one got SIGTERM, which waits for the device."""
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+
+def set_counters(loop: dict[str, Any], iterations: int, validate: bool) -> None:
+    """Set the counters of Lightning's fit loop, as a checkpoint keeps them, to those behind an iteration.
+
+    Args:
+        loop: the checkpoint's ``loops``, ``fit_loop``; changed in place.
+        iterations: how many were done.
+        validate: whether the validation behind the last of them is still to be done.
+    """
+
+    def count(name: str, ready: int, processed: int, completed: int) -> None:
+        for period in ("total", "current"):
+            counters = {"ready": ready, "started": ready, "processed": processed, "completed": completed}
+            loop[name][period] = {key: counters[key] for key in loop[name][period]}
+        if "is_last_batch" in loop[name]:
+            loop[name]["is_last_batch"] = False
+
+    count("epoch_progress", 1, 0, 0)  # all of the training is one epoch: begun, not ended
+    count("epoch_loop.batch_progress", iterations, iterations, iterations - 1)  # as after an iteration's last hook
+    count("epoch_loop.val_loop.batch_progress", int(validate), 0, 0)
+    # Counted once more when the loop starts, and once more behind a validation.
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = iterations - 1 - int(validate)

@@ -1,0 +1,277 @@
+"""The base of both stages: generator and EMA, the terms and their log, validation, what a checkpoint holds."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L  # noqa: N812 (Lightning's own idiom)
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from esrgan_lit import private_api
+from esrgan_lit.data.pairing import ValidationImage
+from esrgan_lit.degradations.pairs import Pair
+from esrgan_lit.networks.generator import Generator
+from esrgan_lit.training.nan_report import NonFiniteLossError, write_nan_report
+from esrgan_lit.training.optimizer_step import BatchNormBuffers, StepOptions, keep_freed_memory
+from esrgan_lit.training.validation import WITHOUT_EMA, Validation
+from esrgan_lit.weights.load import load_weights_into
+
+OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+SCRATCH = "scratch"
+
+
+class Stage(L.LightningModule):
+    """The base of both stages: the generator, its running average (EMA), the log of the terms, validation.
+
+    Terms are gathered on the device and logged every ``log_every_n_steps`` iterations, as means over those since the
+    last time and over the ranks, so that in between the host never waits for the device.
+
+    Validation logs ``val/psnr_y``, ``val/ssim_y`` … of the network that ``load_generator`` will give (the EMA where
+    there is one), and ``val/psnr_y_without_ema`` … of the weights that are being trained.
+
+    Args:
+        generator: network to train, with an integer ``scale``.
+        losses: the terms of (output, ground truth), by name; None for a term that is left out.
+        loss_weights: weights of the generator's terms by name; a term without one weighs 1.
+        further: names of the generator's terms that the stage itself computes, weighed as well.
+        watched: names of what is logged beside them.
+        ema_decay: of the running average of the weights; None for none.
+        start_from: weights to start from; None or ``scratch`` for the network as initialized.
+        options: how steps are taken.
+        validation: what is measured on validation images; None for PSNR-Y and SSIM-Y.
+
+    Raises:
+        ValueError: for an EMA decay out of range, or a weight or name of a term that does not fit.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        losses: Mapping[str, nn.Module | None],
+        loss_weights: Mapping[str, float] | None,
+        further: Sequence[str],
+        watched: Sequence[str],
+        ema_decay: float | None,
+        start_from: str | Path | None,
+        options: StepOptions,
+        validation: Validation | None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.options = options
+        self.generator = generator
+        if start_from not in (None, SCRATCH):
+            load_weights_into(generator, start_from)
+        self.ema, self.ema_decay = None, ema_decay
+        if ema_decay is not None:
+            if not 0 < ema_decay < 1:
+                raise ValueError(f"ema_decay {ema_decay} is not in (0, 1); use for example 0.999, or null for no EMA")
+            self.ema = copy.deepcopy(generator).requires_grad_(False)
+        _check_terms(losses, loss_weights or {}, further, watched)
+        self.losses = nn.ModuleDict({name: term for name, term in losses.items() if term is not None})
+        self.loss_weights = {name: float((loss_weights or {}).get(name, 1)) for name in (*self.losses, *further)}
+        self.terms = (*dict.fromkeys((*self.loss_weights, *watched)),)
+        self.sums: Tensor
+        self.counts: Tensor
+        self.skipped: Tensor
+        self.register_buffer("sums", torch.zeros(len(self.terms)))
+        self.register_buffer("counts", torch.zeros(len(self.terms)))
+        self.register_buffer("skipped", torch.zeros(2, dtype=torch.long))  # iterations with a skipped step; in a row
+        self.validation = validation or Validation(("psnr_y", "ssim_y"), generator.scale)
+        self.parameters_of: dict[nn.Module, list[Tensor]] = {}
+        self.batch_norm_buffers: list[Tensor] = []
+        self.config: dict[str, Any] = {}  # the resolved configuration, kept in checkpoints
+        self.validated_at = 0  # iteration of the last complete validation
+
+    @property
+    def ema_generator(self) -> Generator:
+        """The network that a checkpoint's reader gets: the EMA, or the generator itself where there is none."""
+        return self.generator if self.ema is None else self.ema
+
+    @property
+    def descended(self) -> list[str]:
+        """Names of the terms that a network descends, among those that are logged."""
+        return [*self.loss_weights]
+
+    def networks(self) -> list[nn.Module]:
+        """Return the networks that are trained."""
+        return [self.generator]
+
+    def raw_terms(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return the stage's terms, unweighted and with their graphs, and what is watched beside them.
+
+        Args:
+            output: the generator's, (batch, 3, height, width).
+            target: the ground truth, of the same shape.
+        """
+        raise NotImplementedError
+
+    def on_fit_start(self) -> None:
+        """Lay out and compile the networks, now that they are on their device."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        # Looked up once: PyTorch takes a millisecond to walk through the 500 modules of 23 blocks.
+        self.parameters_of = {network: list(network.parameters()) for network in (*self.networks(), self.ema_generator)}
+        self.batch_norm_buffers = [buffer for network in self.networks() for buffer in network.buffers()]
+        run = [*self.networks(), *self.losses.values()]  # by an iteration
+        channels_last = self.options.channels_last
+        if self.device.type == "cuda" if channels_last is None else channels_last:
+            for network in (*run, self.ema_generator):
+                network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if self.options.compile is not None:
+            for network in run:
+                network.compile(mode=self.options.compile)
+
+    def split(self, batch: Pair) -> list[Pair]:
+        """Return the batch, split along its first dimension into ``options.accumulate`` parts of one size."""
+        count = self.options.accumulate
+        if len(batch.low_res) % count:
+            raise ValueError(
+                f"data.batch {len(batch.low_res)} cannot be split into {count} parts of one size; "
+                "use a multiple of stage.options.accumulate"
+            )
+        return [Pair(*images) for images in zip(*(images.chunk(count) for images in batch), strict=True)]
+
+    def weighted_sum(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the generator's loss (Eq. 3): the sum of its raw terms, each times its weight."""
+        return torch.stack([weight * terms[name] for name, weight in self.loss_weights.items()]).sum()
+
+    @torch.no_grad()
+    def end_iteration(
+        self,
+        batch: Pair,
+        parts: Sequence[dict[str, Tensor]],
+        norms: dict[str, Tensor],
+        skipped: Tensor,
+        before: BatchNormBuffers,
+    ) -> None:
+        """Update the EMA and the schedules, gather the terms; when it is time, log them.
+
+        Args:
+            batch: the batch, for a NaN report.
+            parts: the terms of each part of it.
+            norms: of the networks' gradients.
+            skipped: whether a step was skipped, a boolean on the device.
+            before: batch normalization's buffers, put back where it was.
+        """
+        before.restore_if(skipped)
+        self.update_ema()
+        schedules = cast(list[LRScheduler] | LRScheduler, self.lr_schedulers())
+        for schedule in schedules if isinstance(schedules, list) else [schedules]:
+            schedule.step()
+        kind = self.sums.dtype
+        rows = [[(part | norms)[name].to(kind) for name in self.terms] for part in parts]
+        vector = torch.stack([torch.stack(row) for row in rows]).mean(0)
+        finite = vector.isfinite()
+        self.sums += torch.where(finite, vector, 0)
+        self.counts += finite
+        self.skipped += skipped  # both: iterations in all, and in a row
+        self.skipped[1] *= skipped
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
+            self._log_terms(batch)
+
+    @torch.no_grad()
+    def update_ema(self) -> None:
+        """Move the running average towards the weights just reached: ema = decay · ema + (1 − decay) · weights."""
+        if self.ema is None:
+            return
+        average = get_ema_multi_avg_fn(cast(float, self.ema_decay))
+        average(self.parameters_of[self.ema], self.parameters_of[self.generator], 0)
+        for mean, value in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
+            mean.copy_(value)  # batch normalization's, which are running averages themselves
+
+    def _log_terms(self, batch: Pair) -> None:
+        """Log the means of what was gathered; the one time that the host waits for the device.
+
+        Raises:
+            NonFiniteLossError: after ``options.stop_after_skipped`` skipped iterations in a row.
+        """
+        totals = torch.stack((self.sums, self.counts))
+        if self.trainer.world_size > 1:
+            totals = cast(Tensor, self.trainer.strategy.reduce(totals, reduce_op="sum"))
+        *means, skipped, in_a_row = torch.cat((totals[0] / totals[1], self.skipped)).tolist()
+        for name, value in (*zip(self.terms, means, strict=True), ("skipped_steps", skipped)):
+            if not math.isnan(value):  # NaN: the term was finite in none of the iterations
+                self.log(f"train/{name}", value, prog_bar=name in self.descended)
+        self.sums.zero_()
+        self.counts.zero_()
+        if in_a_row >= self.options.stop_after_skipped:
+            folder = self._write_nan_report(batch)
+            raise NonFiniteLossError(
+                f"training stopped at iteration {self.trainer.global_step}: the last {in_a_row:.0f} steps had NaN or "
+                "inf in a loss or gradient and were skipped, so the weights are the last good ones. Which term and "
+                f"which images: {folder}. The usual remedies are a lower learning rate, stage.options.clip_norm=1 "
+                "or trainer.precision=32-true"
+            )
+
+    @torch.enable_grad()
+    def _write_nan_report(self, batch: Pair) -> Path:
+        """Write down what is not finite, from another forward; return the folder."""
+        step = private_api.batches_begun(self.trainer)
+        data = getattr(self.trainer, "datamodule", None)
+        sources = data.sources_of(step - 1) if data is not None else ["?"] * len(batch.low_res)
+        output = self.generator(batch.low_res)
+        terms = self.raw_terms(output, batch.high_res)
+        folder = Path(self.trainer.default_root_dir) / "diagnosis" / f"step_{step:07d}_rank_{self.global_rank}"
+        write_nan_report(folder, {name: terms[name] for name in self.descended}, output, self, batch, sources)
+        return folder
+
+    def validation_step(self, batch: ValidationImage, batch_idx: int) -> Tensor:
+        """Measure whole images; return the EMA model's output for the image panels."""
+        pair = batch.pair
+        # Not through __call__: a compiled network would be compiled anew for each size.
+        output = self.ema_generator.forward(pair.low_res)
+        self.validation.update(output, pair, batch.counted)
+        if self.ema is not None:
+            self.validation.update(self.generator.forward(pair.low_res), pair, batch.counted, WITHOUT_EMA)
+        return output
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means, and note that this iteration's validation is complete."""
+        for name, figure in self.validation.compute().items():
+            self.log(f"val/{name}", figure, prog_bar=name == "psnr_y")
+        if not self.trainer.sanity_checking:
+            self.validated_at = self.trainer.global_step
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a reader needs to build the generator, and how it was trained, as plain containers."""
+        checkpoint["architecture"] = self.generator.architecture
+        checkpoint["config"] = self.config
+        checkpoint["validated_at"] = self.validated_at
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Resume behind the last iteration, whatever moment the checkpoint was written at.
+
+        Lightning's counters tell apart many such moments, and some of them lose a validation or the place in the data.
+        """
+        iterations = checkpoint["global_step"]
+        every = self.trainer.val_check_interval  # pyright: ignore[reportAttributeAccessIssue] (set by its connector)
+        self.validated_at = checkpoint["validated_at"]
+        pending = iterations % int(every) == 0 and self.validated_at != iterations
+        private_api.set_counters(checkpoint["loops"]["fit_loop"], iterations, pending)
+
+
+def _check_terms(
+    losses: Mapping[str, Any], weights: Mapping[str, Any], further: Sequence[str], watched: Sequence[str]
+) -> None:
+    """Raise ValueError for a term that cannot be one, and for a weight of none."""
+    for name, term in losses.items():
+        if name in (*further, *watched):
+            raise ValueError(f"stage.losses.{name}: the stage logs something else by this name; choose another")
+        if not isinstance(term, nn.Module | None):
+            raise ValueError(f"stage.losses.{name} is {term!r}; its _target_ must make a torch.nn.Module")
+    for name, weight in weights.items():
+        if name not in (*losses, *further):
+            raise ValueError(
+                f"stage.loss_weights.{name} weighs no term; the terms are {', '.join((*losses, *further))}. Leave it "
+                f"out (~stage.loss_weights.{name}), or add the term, +stage.losses.{name}._target_=PACKAGE.CLASS"
+            )
+        if not isinstance(weight, int | float):
+            raise ValueError(f"stage.loss_weights.{name} is {weight!r}; give a number")
