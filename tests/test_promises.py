@@ -67,7 +67,7 @@ STAGES = {
     "gan_rrdb23": [
         *("stage.start_from=scratch", "stage.discriminator.width=4"),
         *("stage.perceptual.weights=untrained", "stage.perceptual.layer=conv1_2"),
-        "trainer.callbacks.periodic.every_n_train_steps=20",
+        *("trainer.callbacks.periodic.every_n_train_steps=20", "stage.discriminator_scheduler.milestones=[10]"),
     ],
 }
 # What the other configurations are compared with.
