@@ -48,8 +48,8 @@ class Table:
         lines += [[shown(value) for value in row] for row in self.rows]
         table = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
         return (
-            f"{table}\n\n`best/` and `last/`: metrics of the best (as best.ckpt is) and of the last validation. `loss/`: "
-            "raw, unweighted terms on the training data, means over the last tenth of the log.\n"
+            f"{table}\n\n`best/` and `last/`: metrics of the best (as best.ckpt is) and of the last validation. "
+            "`loss/`: raw, unweighted terms on the training data, means over the last tenth of the log.\n"
         )
 
 

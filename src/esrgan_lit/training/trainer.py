@@ -167,8 +167,8 @@ def _build(part: DictConfig) -> Any:
 
 def _take_old_names(config: DictConfig) -> None:
     """Take the last release's names of settings, with a warning that says what to give instead."""
-    validation, health = config.stage.validation, config.trainer.callbacks.get("health") or {}
-    if "colour_levels" in health:
+    validation, health = config.stage.validation, config.trainer.callbacks.get("health")
+    if health is not None and "colour_levels" in health:
         log.warning("colour_levels is taken for this release only; give +trainer.callbacks.health.color_levels instead")
         with open_dict(health):
             health.color_levels = health.pop("colour_levels")

@@ -44,7 +44,7 @@ class Validation(nn.Module):
     ) -> None:
         super().__init__()
         self.rmse_at_most = rmse_at_most
-        wanted = dict.fromkeys([*metrics, *([] if rmse_at_most is None else ["rmse"])])
+        wanted: list[str | Metric] = [*metrics, *([] if rmse_at_most is None or "rmse" in metrics else ["rmse"])]
         made = [make_metric(metric, scale, options) for metric in wanted]
         self.metrics: dict[str, Metric] = {metric.name: metric for metric in made}
         keys = [*self.metrics, *(name + WITHOUT_EMA for name in self.metrics if name in CHEAP)]
