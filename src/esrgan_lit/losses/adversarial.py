@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class AdversarialLoss(Protocol):
-    """What the GAN stage asks of its pair of losses, also of one from outside: ``stage.adversarial._target_``.
+    """The methods of the GAN stage's pair of losses, also of one from outside (``stage.adversarial._target_``).
 
     All methods take the discriminator's logits of any shape for real and for generated images, and their means over
     the batches of all ranks, 0-dimensional, with gradients: a mean over one rank's batch would make the loss depend on

@@ -121,7 +121,7 @@ class TrainingHealth(L.Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run goes on comparing with."""
+        """Return what a resumed run compares with."""
         return {"first_psnr": self.first_psnr}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The report of a training that cannot go on: which term, which gradients and weights, which images."""
+"""Report why a training stopped at NaN: which term, which gradients and weights, which images."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def run(folder: str | Path, *overrides: str) -> Path:
     """Train as ``esrgan-train OVERRIDES hydra.run.dir=FOLDER resume=auto`` does, in this process.
 
-    A finished run is not done again, an interrupted one goes on.
+    A finished run is not done again, an interrupted one is resumed.
 
     Args:
         folder: of the run.

@@ -56,7 +56,7 @@ class PsnrStage(Stage):
         self.scheduler = scheduler
 
     def training_step(self, batch: Pair, batch_idx: int) -> None:
-        """One iteration: the generator descends the distance of its output from the ground truth."""
+        """Run one iteration: the generator descends the distance of its output from the ground truth."""
         step = OptimizerStep(self, self.parameters_of[self.generator], self.options)
         parts, before = [], BatchNormBuffers(self.batch_norm_buffers)
         for part in self.split(batch):
@@ -72,7 +72,7 @@ class PsnrStage(Stage):
         return terms | {"color_shift": _color_shift(output, target)}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """One optimizer, one schedule counted in iterations."""
+        """Make one optimizer and one schedule, counted in iterations."""
         optimizer = self.optimizer(self.generator.parameters())
         schedule = {"scheduler": self.scheduler(optimizer), "name": "learning_rate"}
         return cast(OptimizerLRScheduler, ([optimizer], [schedule]))
@@ -146,7 +146,7 @@ class GanStage(Stage):
         return [self.generator, self.discriminator]
 
     def training_step(self, batch: Pair, batch_idx: int) -> None:
-        """One iteration: forward once, then G descends Eq. 3 and D descends Eq. 1."""
+        """Run one iteration: forward once, then G descends Eq. 3 and D descends Eq. 1."""
         optimizer_g, optimizer_d = cast(list[LightningOptimizer], self.optimizers())
         step_g = OptimizerStep(self, self.parameters_of[self.generator], self.options)
         step_d = OptimizerStep(self, self.parameters_of[self.discriminator], self.options)
@@ -173,7 +173,7 @@ class GanStage(Stage):
         return terms | {"color_shift": _color_shift(output, target)}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Generator first, discriminator second; both schedules are counted in iterations."""
+        """Make the generator's, then the discriminator's; both schedules are counted in iterations."""
         make_optimizers, make_schedulers = self.factories
         optimizers = [make(net.parameters()) for make, net in zip(make_optimizers, self.networks(), strict=True)]
         schedulers = [make(optimizer) for make, optimizer in zip(make_schedulers, optimizers, strict=True)]

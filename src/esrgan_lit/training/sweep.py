@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class JobFailedError(RuntimeError):
-    """A job of a sweep failed; Hydra goes on with the others and fails at the end."""
+    """Raised when a job of a sweep failed; Hydra goes on with the others and fails at the end."""
 
 
 def run_job(config: DictConfig) -> None:
@@ -94,7 +94,7 @@ def overrides_swept(sweep: Path, overrides: Sequence[str]) -> list[str]:
 
 
 def _name_in_wandb(config: DictConfig, sweep: Path, changes: Sequence[str]) -> None:
-    """The sweep's jobs are one group in W&B, and each is named for its changes; what the user chose stays."""
+    """Make the sweep's jobs one group in W&B, each named for its changes; what the user chose stays."""
     options = OmegaConf.select(config, "trainer.logger.wandb")
     if options is not None:
         options.group = options.group or f"{sweep.parent.name}/{sweep.name}"
