@@ -23,9 +23,12 @@ KEY = re.compile(rf"(?<![\w./~+-])(?:~?)(?:{'|'.join((*TRAIN, *EVALUATE))})(?:\.
 NO_KEYS = re.compile(r"\.(csv|pkl|json|yaml|pt|ckpt|png)$|^hydra\.(run|sweep)\.dir$|^hydra_")
 # What a message leaves to its reader, as somebody would fill it in.
 FILLED = {"FILE": "a.npz", "FOLDER": "photos", "NAME": "mine", "PACKAGE.CLASS": "torch.nn.L1Loss", "…": "b", "X": "1"}
+FILES = ("niqe_parameters", "lpips_weights", "dists_weights")
 # Keys that a message takes from what it is about: for each, what it may print.
 NAMED = {
     "data.X=skip": ["data.small_images=skip", "data.unreadable_images=skip"],
+    "metrics.X=FILE": [f"metrics.{name}=FILE" for name in FILES],
+    "stage.validation.options.X": [f"stage.validation.options.{name}=FILE" for name in FILES],
     "sets.X": ["+sets={mine: {hr: photos}}"],
     "stage.losses.X": ["stage.losses.pixel"],
     "stage.loss_weights.X": ["stage.loss_weights.adversarial"],
