@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from awkward import PROFILE, make_awkward
 from conftest import make_photograph
 from esrgan_lit.images.picture import Picture, PictureError
-from esrgan_lit.images.reading import read_picture
+from esrgan_lit.images.reading import read_image, read_picture
 from esrgan_lit.images.writing import written_picture
 
 
@@ -63,6 +63,24 @@ def test_every_kind_is_read_as_it_is_meant(awkward: Path) -> None:
     assert set(np.unique(seen[..., 3])) == {0, 255}
     upright = read_picture(awkward / "rotated.jpg").pixels
     assert np.abs(upright - np.rot90(photograph, -1).astype(int)).mean() < 12
+
+
+def test_images_are_read_as_pillow_shows_them(awkward: Path) -> None:
+    for name in EXPECTED:
+        pixels = read_image(awkward / name)
+        assert (pixels.dtype, pixels.flags.c_contiguous) == (np.uint8, True)
+        with Image.open(awkward / name) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode == "I;16":  # which Pillow would clip at 255
+                levels = np.asarray(upright)
+                np.testing.assert_array_equal(pixels, np.round(levels / 257)[..., None].repeat(3, 2), name)
+            else:
+                np.testing.assert_array_equal(pixels, np.asarray(upright.convert("RGB")), name)
+    Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(awkward / "deep.tif")
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(awkward / "float.tif")
+    for name in ("deep.tif", "float.tif", "cut.jpg", "text.png"):
+        with pytest.raises(PictureError, match=rf"{name} cannot be read as an image"):
+            read_image(awkward / name)
 
 
 def test_bad_files_are_named(awkward: Path) -> None:

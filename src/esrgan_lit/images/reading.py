@@ -2,6 +2,8 @@
 
 import io
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,32 +22,57 @@ def read_picture(path: Path) -> Picture:
     Raises:
         PictureError: naming the file, when it is no image, is cut short, or needs an extra that is not installed.
     """
+    with _errors_named(path), Image.open(path) as opened:
+        if getattr(opened, "n_frames", 1) > 1:
+            log.warning("%s has %d frames; the first is taken", path, getattr(opened, "n_frames", 1))
+        orientation = opened.getexif().get(ORIENTATION, 1)
+        deep = _is_deep_color(opened, path)
+        image = ImageOps.exif_transpose(opened)
+        profile = image.info.get("icc_profile")
+        if deep:
+            pixels = _upright(_read_deep(path, opened.format or ""), orientation)
+        else:
+            pixels, profile = _pixels(image, profile)
+        exif = opened.getexif()
+        exif.get_ifd(EXIF_IFD)  # read while the file is open
+        for tag in {ORIENTATION, *STORAGE_TAGS} & set(exif):
+            del exif[tag]
+        xmp = image.info.get("xmp")
+        return Picture(
+            pixels,
+            profile,
+            exif if len(exif) else None,
+            xmp.encode() if isinstance(xmp, str) else xmp,
+            _dpi(image.info.get("dpi")),
+            {key: str(value) for key, value in getattr(opened, "text", {}).items() if not key.startswith("XML:")},
+        )
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode a file as uint8 RGB (height, width, 3), turned upright: what networks train on and are measured by.
+
+    Grayscale is repeated over the channels, 16 bits are reduced to 8, transparency is dropped, and color profiles are
+    not looked at.
+
+    Raises:
+        PictureError: naming the file, when it is no image or is cut short.
+    """
+    with _errors_named(path), Image.open(path) as opened:
+        pixels, _ = _pixels(ImageOps.exif_transpose(opened), None)
+    if pixels.dtype == np.uint16:
+        pixels = np.round(pixels / 257).astype(np.uint8)  # 65535 → 255
+    if pixels.ndim == 2 or pixels.shape[2] == 2:
+        gray = pixels.reshape(*pixels.shape[:2], -1)[..., :1]
+        return np.repeat(gray, 3, axis=2)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Turn what damaged files make Pillow raise (SyntaxError, struct.error, ValueError …) into a PictureError."""
     try:
-        with Image.open(path) as opened:
-            if getattr(opened, "n_frames", 1) > 1:
-                log.warning("%s has %d frames; the first is taken", path, getattr(opened, "n_frames", 1))
-            orientation = opened.getexif().get(ORIENTATION, 1)
-            deep = _is_deep_color(opened, path)
-            image = ImageOps.exif_transpose(opened)
-            profile = image.info.get("icc_profile")
-            if deep:
-                pixels = _upright(_read_deep(path, opened.format or ""), orientation)
-            else:
-                pixels, profile = _pixels(image, profile)
-            exif = opened.getexif()
-            exif.get_ifd(EXIF_IFD)  # read while the file is open
-            for tag in {ORIENTATION, *STORAGE_TAGS} & set(exif):
-                del exif[tag]
-            xmp = image.info.get("xmp")
-            return Picture(
-                pixels,
-                profile,
-                exif if len(exif) else None,
-                xmp.encode() if isinstance(xmp, str) else xmp,
-                _dpi(image.info.get("dpi")),
-                {key: str(value) for key, value in getattr(opened, "text", {}).items() if not key.startswith("XML:")},
-            )
-    except Exception as error:  # Pillow raises SyntaxError, struct.error, ValueError … for damaged files
+        yield
+    except Exception as error:
         if isinstance(error, FileNotFoundError | PermissionError | PictureError):
             raise
         raise PictureError(f"{path} cannot be read as an image ({error})") from error
@@ -67,7 +94,7 @@ def _pixels(image: Image.Image, profile: bytes | None) -> tuple[np.ndarray, byte
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("its samples have 32 bits; save it with 8 or 16")
+            raise ValueError("its samples are signed or have 32 bits; save it with 8 or 16")
         return levels.astype(np.uint16), profile
     if image.mode == "CMYK":
         return _from_cmyk(image, profile), None
@@ -150,27 +177,3 @@ def _dpi(given: object) -> tuple[float, float] | None:
     if isinstance(given, tuple) and len(given) == 2 and all(float(each) > 0 for each in given):
         return float(given[0]), float(given[1])
     return None
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Decode a file as uint8 RGB (height, width, 3), turned upright.
-
-    Grayscale is repeated over the channels, palettes are expanded, 16-bit grayscale is reduced to 8 bits and
-    transparency is dropped.
-
-    Raises:
-        OSError: naming the file, when it is no image or is cut short.
-    """
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode == "F":  # Pillow would clip it to 0 … 255, which turns [0, 1] black
-                raise ValueError("its samples are floating point, of unknown range; save it with 8 or 16 bits")
-            if image.mode.startswith("I"):
-                levels = np.asarray(image).astype(np.float64) / 257  # 65535 → 255
-                return np.repeat(np.clip(levels.round(), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-            return np.array(image.convert("RGB"))
-    except Exception as error:  # Pillow raises SyntaxError, struct.error, ValueError … for damaged files
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise OSError(f"{path} cannot be read as an image ({error})") from error
