@@ -45,7 +45,7 @@ from esrgan_lit.data.packed import pack
 from esrgan_lit.data.photographs import Photograph, check_images
 from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.evaluation.evaluate import evaluate
-from esrgan_lit.evaluation.methods import BICUBIC, Runner, bicubic, network, sweep
+from esrgan_lit.evaluation.methods import BICUBIC, Runner, alpha_series, bicubic, network
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
 from esrgan_lit.files import file_digest, write_whole
 from esrgan_lit.images.levels import to_batch
@@ -57,9 +57,11 @@ from esrgan_lit.metrics.fidelity import luma
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
 from esrgan_lit.metrics.niqe import BLOCK
 from esrgan_lit.metrics.registry import make_metric
-from esrgan_lit.reports.evaluation import SetReport, markdown_table, write_csv
-from esrgan_lit.reports.plots import places_of_difference, pyplot, save_figure
+from esrgan_lit.reports.comparison import read_output
+from esrgan_lit.reports.evaluation import SetReport, results_table
+from esrgan_lit.reports.plots import crops_of_difference, cut, draw_grid, pyplot, save_figure
 from esrgan_lit.reports.runs import logs_in, read_curves
+from esrgan_lit.reports.tables import Column, Table, Value
 from esrgan_lit.training.checkpointing import find_fault
 
 SCALE = 4
@@ -496,11 +498,11 @@ def measure(
     sets: Sequence[TestSet], trainings: Sequence[Training], metrics: Sequence[Metric], output: Path
 ) -> list[SetReport]:
     """Run and score every method of every seed on every set."""
-    runner = Runner(SCALE, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    runner = Runner(SCALE)
     methods = [bicubic(SCALE)]
     for seed in dict.fromkeys(training.seed for training in trainings):
         weights = {one.stage: one.checkpoint for one in trainings if one.seed == seed}
-        own = sweep(weights["psnr"], weights["gan"], ALPHAS, runner)
+        own = alpha_series(weights["psnr"], weights["gan"], ALPHAS, runner)
         own += [network(STAGES[stage], weights[stage], runner) for stage in list(STAGES)[2:]]
         methods += [method._replace(name=f"seed {seed}: {method.name}") for method in own]
     workers, threads = os.cpu_count() or 1, torch.get_num_threads()
@@ -536,26 +538,24 @@ def judge(reports: Sequence[SetReport], seeds: Sequence[int]) -> dict[str, dict[
     }
 
 
-def claims_markdown(findings: Mapping[str, Mapping[tuple[str, int], Finding]]) -> list[str]:
+def claims_markdown(findings: Mapping[str, Mapping[tuple[str, int], Finding]]) -> str:
     """The claims, each with its verdict and a row per test set and seed."""
-    lines = ["| claim | verdict |", "|---|---|"]
-    for number, (claim, rows) in enumerate(findings.items(), 1):
-        count = sum(finding.holds for finding in rows.values())
-        verdict = "holds" if count == len(rows) else "does not hold" if not count else "holds in part"
-        lines.append(f"| {number}. {claim} | **{verdict}** ({count} of {len(rows)}) |")
-    lines += ["", "| claim | test set | seed | figures | holds |", "|---|---|---|---|---|"]
-    for number, rows in enumerate(findings.values(), 1):
-        for (name, seed), finding in rows.items():
-            lines.append(f"| {number} | {name} | {seed} | {finding.figures} | {'yes' if finding.holds else 'NO'} |")
-    return lines
+    verdicts: list[list[Value]] = []
+    rows: list[list[Value]] = []
+    for number, (claim, places) in enumerate(findings.items(), 1):
+        count = sum(finding.holds for finding in places.values())
+        verdict = "holds" if count == len(places) else "does not hold" if not count else "holds in part"
+        verdicts.append([f"{number}. {claim}", f"**{verdict}** ({count} of {len(places)})"])
+        for (name, seed), finding in places.items():
+            rows.append([str(number), name, str(seed), finding.figures, "yes" if finding.holds else "NO"])
+    titles = ("claim", "test set", "seed", "figures", "holds")
+    tables = Table([Column("claim"), Column("verdict")], verdicts), Table([Column(title) for title in titles], rows)
+    return "\n".join(table.markdown() for table in tables)
 
 
-def balance_markdown(trainings: Sequence[Training]) -> list[str]:
+def balance_table(trainings: Sequence[Training]) -> Table:
     """What the terms of the GAN stages weighed, and how the discriminator did."""
-    lines = [
-        "| seed | stage | perceptual | adversarial | pixel | D's loss | D right on real | on fake |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows: list[list[Value]] = []
     for training in trainings:
         if training.stage != "psnr":
             weights = training.config.stage.loss_weights
@@ -564,10 +564,12 @@ def balance_markdown(trainings: Sequence[Training]) -> list[str]:
             def mean(name: str, curves: Mapping[str, Any] = curves) -> float:
                 return float(np.mean([value for _, value in curves[f"train/{name}"]]))
 
-            terms = [f"{weights[name] * mean(name):.2g}" for name in ("perceptual", "adversarial", "pixel")]
-            rival = [f"{mean('discriminator'):.2f}", *(f"{mean(f'{kind}_accuracy'):.0%}" for kind in ("real", "fake"))]
-            lines.append(f"| {training.seed} | {STAGES[training.stage]} | {' | '.join([*terms, *rival])} |")
-    return lines
+            terms = [weights[name] * mean(name) for name in ("perceptual", "adversarial", "pixel")]
+            rival = [mean(name) for name in ("discriminator", "real_accuracy", "fake_accuracy")]
+            rows.append([str(training.seed), STAGES[training.stage], *terms, *rival])
+    forms = {"perceptual": ".2g", "adversarial": ".2g", "pixel": ".2g"}
+    forms |= {"D's loss": ".2f", "D right on real": ".0%", "on fake": ".0%"}
+    return Table([Column("seed"), Column("stage"), *(Column(title, form) for title, form in forms.items())], rows)
 
 
 def draw_planes(reports: Sequence[SetReport], seeds: Sequence[int], path: Path) -> None:
@@ -610,22 +612,13 @@ def draw_crops(report: SetReport, seed: int, path: Path, count: int = 4, side: i
     rows = []
     for case in report.test_set.cases:
         outputs = {title: read_output(report, case.name, method) for title, method in columns.items()}
-        top, left = places_of_difference([outputs["PSNR stage"], outputs["GAN stage"]], side, 1)[0]
-        outputs = {"truth": report.test_set.read(case).high_res, **outputs}
-        crops = {title: image[top : top + side, left : left + side] for title, image in outputs.items()}
+        crop = crops_of_difference([outputs["PSNR stage"], outputs["GAN stage"]], side, 1)[0]
+        outputs = {"ground truth": report.test_set.read(case).high_res, **outputs}
+        crops = {title: cut(image, crop, side) for title, image in outputs.items()}
         difference = np.abs(crops["PSNR stage"].astype(float) - crops["GAN stage"]).mean()
         rows.append((difference, case.name, crops))
     rows = sorted(rows, key=lambda row: -row[0])[:count]
-    figure, axes = pyplot().subplots(
-        len(rows), 6, figsize=(12, 2.05 * len(rows) + 0.3), squeeze=False, layout="constrained"
-    )
-    for row, (_, name, crops) in zip(axes, rows, strict=True):
-        for axis, (title, image) in zip(row, crops.items(), strict=True):
-            axis.imshow(image, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.set_title(title, fontsize=9)
-        row[0].set_ylabel(name, fontsize=8)
-    save_figure(figure, path, dpi=90)
+    draw_grid({name: crops for _, name, crops in rows}, path, width=1.9)
 
 
 def draw_brightness(report: SetReport, seed: int, path: Path, count: int = 3) -> None:
@@ -657,14 +650,6 @@ def draw_brightness(report: SetReport, seed: int, path: Path, count: int = 3) ->
     save_figure(figure, path, dpi=90)
 
 
-def read_output(report: SetReport, image: str, method: str) -> np.ndarray:
-    """A method's output."""
-    result = report.results[image][method]
-    if result.output is None:
-        raise ValueError(f"{method} gave no output on {image}: {result.note}")
-    return read_image(result.output)
-
-
 def write_report(
     reports: Sequence[SetReport],
     trainings: Sequence[Training],
@@ -679,21 +664,20 @@ def write_report(
     draw_planes(reports, seeds, output / "planes.png")
     draw_crops(reports[0], seeds[0], output / "crops.png")
     draw_brightness(reports[0], seeds[0], output / "brightness.png")
-    write_csv(reports, output / "results.csv")
+    write_whole(output / "results.csv", results_table(reports).csv())
     seconds = read_seconds(output)
     minutes = {one.folder: seconds.get(str(one.folder.relative_to(output.absolute())), 0) / 60 for one in trainings}
-    lines = ["# The paper in miniature", "", f"`{command}`", "", *claims_markdown(findings), ""]
+    lines = ["# The paper in miniature", "", f"`{command}`", "", claims_markdown(findings)]
     lines += ["A claim holds where it holds on every test set with every seed. At equal PSNR: over the PSNR that both"]
     lines += [f"interpolations reach, mean difference; up to {TOLERANCE:.0%} of what lies between the stages is equal."]
     lines += ["", "![NIQE and VGG distance over PSNR](planes.png)", "![Crops](crops.png)"]
     lines += ["![Brightness](brightness.png)", ""]
     for report in reports:
         lines += [f"## {report.test_set.name}", "", f"{len(report.results)} images; {report.test_set.origin}.", ""]
-        lines += [*markdown_table("method", report.figures, report), "", *(f"- {note}" for note in report.notes), ""]
+        lines += [report.table.markdown(), *(f"- {note}" for note in report.notes), ""]
     lines += ["## Balance of the GAN stages", "", "Terms as they are weighed, means over the training.", ""]
     lines += [
-        *balance_markdown(trainings),
-        "",
+        balance_table(trainings).markdown(),
         "## Time",
         "",
         "Minutes on the clock, over all starts of a training.",
@@ -764,7 +748,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit("paper_in_miniature.py: stopped, trainings are saved; the same command goes on from here")
     seeds = [int(seed) for seed in options.seeds]
-    print("\n" + "\n".join(claims_markdown(judge(reports, seeds))) + f"\n\n{report}")
+    print(f"\n{claims_markdown(judge(reports, seeds))}\n{report}")
 
 
 def stop(number: int, frame: FrameType | None) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from esrgan_lit.reports.comparison import draw_curves, logs_beside
+from esrgan_lit.reports.curves import draw_curves, logs_beside
 
 TOOLS = Path(sys.executable).parent
 

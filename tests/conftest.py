@@ -1,5 +1,6 @@
 """What the tests share: small photographs made on the spot, and real data where it stands beside the checkout."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def assert_same_levels(image: np.ndarray, expected: np.ndarray, share: float = 1
     assert image.shape == expected.shape
     assert differences.max() <= 1
     assert (differences > 0).mean() <= share
+
+
+def assert_stands_alone(page: Path) -> str:
+    """A page asks for no other file and for nothing from a network; returns its text."""
+    text = page.read_text(encoding="utf-8")
+    # What is fetched; the names of XML's vocabularies are not addresses.
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)[^"']+|url\((?!#)[^)]*\)|@import|fetch\(""", text)
+    assert not re.findall(r"https?://(?!www\.w3\.org)", text)
+    return text
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from esrgan_lit import RRDBNet, SRResNet, blend, interpolate, load_generator, save_generator
+from conftest import assert_same_levels
+from esrgan_lit import RRDBNet, SRResNet, blend, interpolate, load_generator, save_generator, upscale
 from esrgan_lit.cli.export import export_main
 from esrgan_lit.cli.interpolate import interpolate_main
+from esrgan_lit.evaluation.methods import Runner, alpha_series
 from esrgan_lit.weights.interpolate import interpolate_images
 
 
@@ -19,6 +21,9 @@ def networks(tmp_path: Path) -> list[str]:
     torch.manual_seed(0)
     first = RRDBNet(4, 1, 8, 4)
     second, third = RRDBNet(4, 1, 8, 4), RRDBNet(4, 1, 8, 4)
+    with torch.no_grad():
+        for parameter in (*first.parameters(), *third.parameters()):
+            parameter.add_(0.1 * torch.randn_like(parameter))  # or their outputs would be black
     second.load_state_dict({key: value * 1.1 for key, value in first.state_dict().items()})
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
     for path, network in zip(paths, (first, second, third), strict=True):
@@ -100,14 +105,42 @@ def test_sheets_compare_blended_networks_with_blended_images(
     image = str(photograph_folder / "more" / "small.png")
     output = tmp_path / "blend.safetensors"
     interpolate_main([*networks[:2], "--alpha", "0,1", "-o", str(output), "--images", image])
-    sheet = np.asarray(Image.open(tmp_path / "blend-images" / "000-small.png"))
-    assert sheet.shape == (2 * (40 + 14), 2 * 48, 3)
-    np.testing.assert_array_equal(sheet[14:54], sheet[68:108])  # at the ends both ways are one of the networks
+    sheet = read_sheet(tmp_path / "blend-images" / "000-small.png")
+    low_res = np.asarray(Image.open(image))
+    for network in networks[:2]:  # at the ends both ways are one of the networks
+        assert len(find(sheet, upscale(low_res, load_generator(network)))) == 2
+
+
+def test_images_are_interpolated_alike_by_both_commands(
+    networks: list[str], photograph_folder: Path, tmp_path: Path
+) -> None:
+    low_res = np.asarray(Image.open(photograph_folder / "a.png"))[:20, :24]
+    Image.fromarray(low_res).save(tmp_path / "small.png")
+    output = tmp_path / "blend.safetensors"
+    interpolate_main([*networks[:2], "--alpha", "0.5", "-o", str(output), "--images", str(tmp_path / "small.png")])
+    ends = [upscale(low_res, load_generator(network)).astype(int) for network in networks[:2]]
+    half = np.rint(sum(ends) / 2)
+    assert (sum(ends) % 4 == 1).mean() > 0.1  # halves that go to an even level below them
+    assert find(read_sheet(tmp_path / "blend-images" / "000-small.png"), half)
+    (method,) = alpha_series(networks[0], networks[1], [0.5], Runner(4, torch.device("cpu")), ["images"])
+    assert_same_levels(method.enlarge(low_res), half)  # but for the networks' own rounding
+
+
+def read_sheet(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def find(sheet: np.ndarray, image: np.ndarray) -> list[tuple[int, int]]:
+    """Where an image stands in a sheet, pixel by pixel."""
+    height, width = image.shape[:2]
+    corners = np.argwhere((sheet[: 1 - height, : 1 - width] == image[0, 0]).all(-1)).tolist()
+    return [(y, x) for y, x in corners if (sheet[y : y + height, x : x + width] == image).all()]
 
 
 def test_images_are_blended_and_rounded() -> None:
     images = [np.full((1, 1, 3), value, np.uint8) for value in (0, 100, 255)]
     assert interpolate_images(images, [0.2, 0.3, 0.5]).tolist() == [[[158, 158, 158]]]  # 157.5 to even
+    assert interpolate_images([images[0], images[0] + 5], [0.5, 0.5]).tolist() == [[[2, 2, 2]]]  # 2.5 to even
 
 
 def test_refusals(networks: list[str], tmp_path: Path) -> None:

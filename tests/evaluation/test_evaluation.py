@@ -4,7 +4,9 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from PIL import Image
 
-from conftest import assert_same_levels, make_photograph
+from conftest import assert_same_levels, assert_stands_alone, make_photograph
 from esrgan_lit import RRDBNet, imresize, load_generator, psnr_y, save_generator, ssim_y
 from esrgan_lit.cli import evaluate as command
 from esrgan_lit.data.pairing import normalized
@@ -28,7 +30,7 @@ from esrgan_lit.inference.back_projection import BackProjection
 from esrgan_lit.inference.upscale import Upscaler
 from esrgan_lit.metrics.registry import METRICS, make_metric
 from esrgan_lit.reports.evaluation import SetReport
-from esrgan_lit.reports.plots import places_of_difference
+from esrgan_lit.reports.plots import crops_of_difference
 from esrgan_lit.weights import releases
 from esrgan_lit.weights.layouts import WeightsError
 
@@ -132,18 +134,19 @@ def test_the_whole_of_it(folders: Path, weights: Callable[..., Path], tmp_path: 
 
 
 def check_page(path: Path, names: list[str], count: int) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert not re.findall(r"""(?:src|href)=|@import|url\(|https?://(?!www\.w3\.org)""", text.split('id="data">')[0])
-    script = text.split("</script>")[1]
-    assert "fetch(" not in script
-    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))  # pyright: ignore
-    images = data["sets"][0]["images"]
+    assert_stands_alone(path)
+    images = page_images(path)
     assert len(images) == count
-    assert data["sets"][0]["methods"] == names
     for image in images:
-        assert list(image["pixels"]) == ["truth", *names]
-        assert all(pixels.startswith("data:image/webp;base64,") for pixels in image["pixels"].values())
-        assert image["places"]
+        assert [method["name"] for method in image["methods"]] == ["ground truth", *names]
+        assert all(method["address"].startswith("data:image/webp;base64,") for method in image["methods"])
+        assert image["crops"]
+
+
+def page_images(path: Path) -> list[dict[str, Any]]:
+    """The images that the slider of a page has."""
+    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
+    return json.loads(data)
 
 
 def test_a_sets_own_bicubic_has_the_published_figures(testsets: Path, tmp_path: Path) -> None:
@@ -151,9 +154,9 @@ def test_a_sets_own_bicubic_has_the_published_figures(testsets: Path, tmp_path: 
     plan = command.prepare(config)
     results = evaluate.evaluate(plan.sets, plan.methods, plan.metrics, tmp_path / "cache", 2)
     report = SetReport(plan.sets[0], results, plan.metrics)
-    comparison = next(row for row in report.literature if row.table.model == "bicubic")
-    assert comparison.published == 28.42
-    assert comparison.ours["bicubic"] == pytest.approx(28.42, abs=0.02)
+    published = next(row for row in report.literature if row.model == "bicubic")
+    assert published.figure == 28.42
+    assert report.figures["bicubic"][published.metric] == pytest.approx(28.42, abs=0.02)
 
 
 @pytest.mark.parametrize("benchmark", sorted(p.stem for p in (Path(__file__).parents[2] / "conf/benchmark").iterdir()))
@@ -248,12 +251,10 @@ def test_nan_outputs_are_said_and_the_others_done(
     assert re.search(r"^spoilt +– +–$", table, re.MULTILINE)
     assert re.search(r"^bicubic +\d\d\.\d\d\* +\d+\.\d\d\*$", table, re.MULTILINE)
     assert "a, spoilt: 100.00% of its output is NaN" in table
-    assert "spoilt: 100.00% of its output is NaN" in (out / "results.md").read_text(encoding="utf-8")
-    data = re.search(r'id="data">(.*?)</script>', (out / "index.html").read_text(encoding="utf-8"), re.DOTALL)
-    assert data is not None
-    image = json.loads(data.group(1))["sets"][0]["images"][0]
-    assert list(image["pixels"]) == ["truth", "bicubic"]
-    assert image["values"]["spoilt"]["psnr_y"] is None
+    assert "| a | spoilt | – | – | 100.00% of its output is NaN" in (out / "results.md").read_text(encoding="utf-8")
+    image = page_images(out / "index.html")[0]
+    assert [method["name"] for method in image["methods"]] == ["ground truth", "bicubic"]
+    assert any(note.startswith("spoilt: 100.00%") for note in image["notes"])
 
 
 def test_a_metric_that_cannot_be_had_is_marked_and_the_others_done(folders: Path, tmp_path: Path) -> None:
@@ -370,21 +371,21 @@ def test_names_are_as_much_of_the_paths_as_tells_them_apart() -> None:
 def test_image_interpolation_is_the_mean_of_the_outputs(weights: Callable[..., Path]) -> None:
     psnr, gan = weights("psnr", 1), weights("gan", 2)
     low_res = make_photograph(16, 20, 0)
-    by_name = {method.name: method for method in methods.sweep(psnr, gan, [0, 0.25, 1], RUNNER)}
+    by_name = {method.name: method for method in methods.alpha_series(psnr, gan, [0, 0.25, 1], RUNNER)}
     ends = [by_name[name].enlarge(low_res).astype(float) for name in ("α = 0", "α = 1")]
     blend = by_name["α = 0.25 (images)"].enlarge(low_res)
     np.testing.assert_allclose(blend, 0.75 * ends[0] + 0.25 * ends[1], atol=0.5)
     assert len({method.fingerprint for method in by_name.values()}) == len(by_name)
     wide = weights("wide", width=16)
     with pytest.raises(WeightsError, match="different architectures"):
-        methods.sweep(psnr, wide, [0.5], RUNNER)
-    assert methods.sweep(psnr, wide, [0.5], RUNNER, ["images"])[0].enlarge(low_res).shape == (64, 80, 3)
+        methods.alpha_series(psnr, wide, [0.5], RUNNER)
+    assert methods.alpha_series(psnr, wide, [0.5], RUNNER, ["images"])[0].enlarge(low_res).shape == (64, 80, 3)
 
 
 @pytest.mark.parametrize("how", ["gaussian", "reverse-filter"])
 def test_back_projection_of_an_evaluation_is_upscales(weights: Callable[..., Path], how: BackProjection) -> None:
     path, low_res = weights("net", 1), make_photograph(16, 20, 0)
-    plain, projected = (methods.network("net", path, RUNNER._replace(back_project=each)) for each in (None, how))
+    plain, projected = (methods.network("net", path, replace(RUNNER, back_project=each)) for each in (None, how))
     image = projected.enlarge(low_res)
     assert_same_levels(image, Upscaler(load_generator(path), "torch", "cpu", back_project=how)(low_res))
     distances = [np.abs(imresize(each, 1 / 4).astype(int) - low_res).mean() for each in (plain.enlarge(low_res), image)]
@@ -423,7 +424,7 @@ def test_folders_and_releases_are_evaluated_like_files(
     low_res = make_photograph(16, 20, 0)
     assert len({method.enlarge(low_res).tobytes() for method in found}) == 1
     assert found[0].fingerprint == found[2].fingerprint
-    assert len(methods.sweep("esrgan_x4", "esrgan_x4", [0, 1], RUNNER)) == 2
+    assert len(methods.alpha_series("esrgan_x4", "esrgan_x4", [0, 1], RUNNER)) == 2
 
 
 def test_what_spandrel_reads_is_evaluated(tmp_path: Path) -> None:
@@ -447,20 +448,18 @@ def test_places_of_difference_do_not_overlap_and_come_most_first() -> None:
     image = flat.copy()
     image[96:160, 192:256] = make_photograph(64, 64, 0)
     image[0:64, 0:64] = 118
-    places = places_of_difference([flat, image, flat], 64, 3)
+    places = crops_of_difference([flat, image, flat], 64, 3)
     assert places[:2] == [(96, 192), (0, 0)]
     for (top, left), (other_top, other_left) in ((places[0], places[1]), (places[0], places[2])):
         assert abs(top - other_top) >= 64 or abs(left - other_left) >= 64
-    assert places_of_difference([flat[:50, :40], image[:50, :40]], 64, 5) == [(0, 0)]
+    assert crops_of_difference([flat[:50, :40], image[:50, :40]], 64, 5) == [(0, 0)]
 
 
 def test_published_figures_are_of_metrics_that_exist_and_stand_under_one_set() -> None:
-    assert {table.metric for table in PUBLISHED} <= METRICS.keys()
-    assert all(table.source and table.protocol for table in PUBLISHED)
+    assert {one.metric for one in PUBLISHED} <= METRICS.keys()
+    assert all(one.source and one.protocol for one in PUBLISHED)
     found = published_for("set5", ["psnr_y"], 4)
-    assert {"bicubic": 28.42, "RCAN, DIV2K": 32.63}.items() <= {
-        table.model: table.figures["set5"] for table in found
-    }.items()
+    assert {"bicubic": 28.42, "RCAN, DIV2K": 32.63}.items() <= {one.model: one.figure for one in found}.items()
     assert published_for("Set5", ["psnr_y"], 2) == []
 
 

@@ -15,7 +15,7 @@ from conftest import make_photograph
 from esrgan_lit import RRDBNet, imresize, interpolate, psnr_y, upscale
 from esrgan_lit.images.levels import to_batch
 from esrgan_lit.losses.perceptual import PerceptualLoss
-from esrgan_lit.reports import figures
+from esrgan_lit.reports import alpha_series, figures
 from esrgan_lit.reports.plots import pyplot
 
 
@@ -53,7 +53,7 @@ def test_activity_counts_what_the_relu_leaves() -> None:
     assert last.after == pytest.approx(np.count_nonzero(after) / after.size, abs=1e-6)
     assert last.silent == pytest.approx(1 - after.any((1, 2)).mean(), abs=1e-6)
     assert last.before > 0.99 > 0.7 > last.after
-    assert f"| {last.after:.2%} |" in figures.activity_table(rows)
+    assert f"| {last.after:.2%} |" in figures.activity_table(rows).markdown()
 
 
 def test_feature_maps_are_drawn_and_a_deeper_layer_is_refused(tmp_path: Path) -> None:
@@ -96,11 +96,11 @@ def test_brightness_of_a_tiny_image_mirrors_no_further_than_it_is_wide(tmp_path:
     assert min(size_of(tmp_path / "brightness.png")) > 300
 
 
-def test_the_sweep_interpolates_networks_and_images(tmp_path: Path) -> None:
+def test_the_alpha_series_interpolates_networks_and_images(tmp_path: Path) -> None:
     psnr, gan = networks()
     truth = make_photograph(96, 80, 8)
     low_res = imresize(truth, 1 / 4)
-    blends = {(blend.kind, blend.alpha): blend for blend in figures.alpha_sweep(psnr, gan, truth, [0, 0.5, 1])}
+    blends = {(blend.kind, blend.alpha): blend for blend in alpha_series.alpha_series(psnr, gan, truth, [0, 0.5, 1])}
     assert len(blends) == 6
     for alpha, network in ((0, psnr), (1, gan)):
         for kind in ("networks", "images"):
@@ -110,10 +110,10 @@ def test_the_sweep_interpolates_networks_and_images(tmp_path: Path) -> None:
     mean = (upscale(low_res, psnr).astype(float) + upscale(low_res, gan)) / 2
     assert (blends["images", 0.5].image == np.round(mean)).all()
     assert (half.image != blends["images", 0.5].image).any()
-    assert half.scores.psnr_y == pytest.approx(psnr_y(to_batch(half.image), to_batch(truth), 4).item())
+    assert half.values["psnr_y"] == pytest.approx(psnr_y(to_batch(half.image), to_batch(truth), 4).item())
 
-    figures.draw_alpha_sweep(list(blends.values()), truth, tmp_path / "alpha.png", side=40)
-    figures.draw_tradeoff(list(blends.values()), tmp_path / "tradeoff.jpg")
+    alpha_series.draw_alpha_series(list(blends.values()), truth, tmp_path / "alpha.png", side=40)
+    alpha_series.draw_tradeoff(list(blends.values()), tmp_path / "tradeoff.jpg")
     assert size_of(tmp_path / "alpha.png")[0] > 4 * 150  # three blends and the truth
     assert min(size_of(tmp_path / "tradeoff.jpg")) > 300
     assert {path.name for path in tmp_path.iterdir()} == {"alpha.png", "tradeoff.jpg"}
@@ -133,7 +133,7 @@ def test_a_notebooks_own_drawing_is_left_as_it_is(monkeypatch: pytest.MonkeyPatc
 def test_the_slider_shows_networks_images_and_truth() -> None:
     psnr, gan = networks()
     truth = make_photograph(96, 80, 9)
-    slider, image, _ = figures.alpha_slider(psnr, gan, truth, side=32, zoom=1).children
+    slider, image, _ = alpha_series.alpha_slider(psnr, gan, truth, side=32, zoom=1).children
 
     def shown() -> list[np.ndarray]:
         pixels = np.asarray(Image.open(io.BytesIO(image.value)))
@@ -157,4 +157,4 @@ def test_the_slider_shows_networks_images_and_truth() -> None:
     for image_now, network in ((start[1], psnr), (end[1], gan)):
         assert np.array_equal(image_now, upscale(low_res, network)[top : top + 32, left : left + 32])
     with pytest.raises(ValueError, match="side 40 is not a multiple of 16; use 32"):
-        figures.alpha_slider(psnr, gan, truth, side=40)
+        alpha_series.alpha_slider(psnr, gan, truth, side=40)

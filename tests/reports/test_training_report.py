@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import html
 import io
 import json
 import math
@@ -9,15 +10,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from conftest import make_photograph
+from conftest import assert_stands_alone, make_photograph
 from esrgan_lit.cli.report import main
+from esrgan_lit.reports.curves import charts_of_run, thinned
+from esrgan_lit.reports.runs import Run
 from esrgan_lit.reports.training import write_report
 
 STEPS = 200
@@ -58,43 +60,47 @@ def write_run(folder: Path, adversarial: float, steps: int = STEPS) -> dict[str,
     return figures
 
 
-def read_page(path: Path) -> dict[str, Any]:
-    """The data of a page, which must need no other file and no network."""
-    page = path.read_text(encoding="utf-8")
-    assert "{{" not in page
-    # Nothing is fetched; the names of XML's vocabularies are not addresses.
-    addresses = re.findall(r"""(?:src|href)\s*[=:]\s*["'](?!data:|#)[^"']+|url\((?!#)[^)]*\)|@import""", page)
-    assert not addresses
-    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    return json.loads(data)
+def panels_of(page: str) -> list[tuple[str, bytes]]:
+    """Name and content of each panel in a page."""
+    found = re.findall(r'<img src="data:image/webp;base64,([^"]+)" alt="([^"]*)">', page)
+    return [(name, base64.b64decode(content)) for content, name in found]
+
+
+def text_of(page: str) -> str:
+    """What is to be read in a page, in one line."""
+    page = re.sub(r"<(style|script).*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
 def test_the_page_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = write_run(tmp_path / "run", 0.005)
     main([str(tmp_path / "run")])
-    page = tmp_path / "run" / "report.html"
-    assert capsys.readouterr().out.split() == [str(page)]
-    data = read_page(page)
-    assert data["summary"] is None
-    (run,) = data["runs"]
-    assert run["state"] == "complete"
-    assert run["best"] == 50 * (int(np.argmax(figures["psnr_y"])) + 1)
-    assert [x for x, _ in run["curves"]["train/pixel"]] == list(range(10, STEPS + 1, 10))
-    assert [y for _, y in run["curves"]["train/pixel"]] == pytest.approx(figures["pixel"], rel=1e-5)
-    assert run["curves"]["learning_rate"][-1] == [STEPS, 1e-4]
-    assert ["stage.loss_weights.adversarial", "0.005"] in run["settings"]
-    assert ["stage.loss_weights.adversarial", "0.005"] in run["overrides"]
-    assert ["stage.text", "</script>"] in run["settings"]
-    assert [(name, iteration) for name, _, iteration in run["checkpoints"]] == [
-        ("best.ckpt", None),
-        ("last.ckpt", STEPS),
-    ]
-    assert run["remarks"] == ["[now][x][WARNING] - colours drift"]
-    assert [(panel["iteration"], panel["name"]) for panel in run["panels"]] == [
-        (step, "my_photo") for step in (50, 100, 150, 200)
-    ]
-    encoded = base64.b64decode(run["panels"][-1]["address"].removeprefix("data:image/webp;base64,"))
-    with Image.open(io.BytesIO(encoded)) as panel:
+    path = tmp_path / "run" / "report.html"
+    assert capsys.readouterr().out.split() == [str(path)]
+    page = assert_stands_alone(path)
+    text = text_of(page)
+    best = 50 * (int(np.argmax(figures["psnr_y"])) + 1)
+    assert f"complete ; the best validation was at iteration {best} " in text
+    assert f"best/psnr_y {figures['psnr_y'].max():.4g}" in text
+    # A chart for each curve, with its last value.
+    assert page.count("<svg") == 4
+    assert f"psnr_y {figures['psnr_y'][-1]:.4g}" in text
+    for name, term in (("pixel", figures["pixel"]), ("adversarial", figures["adversarial"])):
+        assert f"{name} {term[-1]:.4g}" in text
+    assert "learning_rate 0.0001" in text
+    assert "stage.loss_weights.adversarial=0.005" in text
+    assert "stage.loss_weights.adversarial 0.005" in text
+    assert 'class="best">\n<td class="text">stage.loss_weights.adversarial</td>' in page
+    assert "stage.text </script>" in text
+    assert "best.ckpt unreadable 0.0" in text
+    assert f"last.ckpt {STEPS} 0.0" in text
+    assert "[WARNING] - colours drift" in text
+    assert "[INFO]" not in text
+    assert re.findall(r"<p>iteration (\d+)</p>", page) == ["50", "100", "150", "200"]
+    assert page.count("<div hidden>") == 3
+    panels = panels_of(page)
+    assert [name for name, _ in panels] == ["my_photo"] * 4
+    with Image.open(io.BytesIO(panels[-1][1])) as panel:
         assert np.abs(np.asarray(panel, float) - make_photograph(16, 64, 200)).mean() < 12
 
 
@@ -132,10 +138,13 @@ def test_the_report_of_a_sweep(tmp_path: Path) -> None:
     assert len({re.sub(r"\\\|", "", line).count("|") for line in table[:7]}) == 1
     with Image.open(sweep / "summary.png") as picture:
         assert min(picture.size) > 300
-    data = read_page(sweep / "report.html")
-    assert [run["name"] for run in data["runs"]] == ["0", "1", "2", "3", "10"]
-    assert [len(run["panels"]) for run in data["runs"]] == [1, 1, 1, 0, 0]
-    assert "<svg" in data["summary"]["picture"]
+    page = assert_stands_alone(sweep / "report.html")
+    jobs = re.split(r'<details class="job"', page)
+    assert [re.search(r"<summary>Job (\d+): ", job).group(1) for job in jobs[1:]] == ["0", "1", "2", "3", "10"]  # pyright: ignore
+    assert [len(panels_of(job)) for job in jobs] == [0, 1, 1, 1, 0, 0]
+    assert page.count('href="#job-') == 5
+    assert jobs[0].count("<svg") == 1 + 3  # parallel coordinates; a metric and two terms of all jobs
+    assert [job.count("<svg") for job in jobs[1:]] == [4, 4, 4, 0, 4]
 
 
 def test_runs_of_different_folders_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,21 +159,36 @@ def test_runs_of_different_folders_side_by_side(tmp_path: Path, capsys: pytest.C
 def test_a_page_that_would_be_too_large_leaves_validations_out_but_not_the_last(tmp_path: Path) -> None:
     write_run(tmp_path / "run", 0.005)
     write_report([tmp_path / "run"], tmp_path / "run", megabytes=1e-9)
-    data = read_page(tmp_path / "run" / "report.html")
-    assert [panel["iteration"] for panel in data["runs"][0]["panels"]] == [STEPS]
-    assert data["remark"] == "The panels of 3 validations are left out; --megabytes allows for more."
+    page = assert_stands_alone(tmp_path / "run" / "report.html")
+    assert re.findall(r"<p>iteration (\d+)</p>", page) == [str(STEPS)]
+    assert "The panels of 3 validations are left out; --megabytes allows for more." in text_of(page)
 
 
-def test_long_curves_are_thinned_to_means(tmp_path: Path) -> None:
-    folder = tmp_path / "run" / "csv" / "version_0"
-    folder.mkdir(parents=True)
-    rows = [f"{step},{step}" for step in range(100_000)]
-    (folder / "metrics.csv").write_text("\n".join(["step,train/pixel", *rows]))
-    write_report([tmp_path / "run"], tmp_path / "run")
-    points = read_page(tmp_path / "run" / "report.html")["runs"][0]["curves"]["train/pixel"]
+def test_long_curves_are_thinned_to_means() -> None:
+    points = thinned([(step, float(step)) for step in range(100_000)] + [(100_000, math.nan)], most=500)
     assert len(points) == 500
-    assert points[0] == [100, 99.5]  # iterations 1 … 200, values 0 … 199
-    assert points[-1] == [99_900, 99_899.5]
+    assert points[0] == (100, 99.5)  # of 0 … 199; a half to the even iteration
+    assert points[-1] == (99_900, 99_899.5)
+
+
+def test_charts_have_the_logged_curves_and_their_last_values(tmp_path: Path) -> None:
+    figures = write_run(tmp_path / "run", 0.005)
+    charts = {chart.title: chart for chart in charts_of_run(Run(tmp_path / "run"))}
+    assert list(charts) == [
+        "Validation: psnr_y",
+        "Pixel loss (raw)",
+        "Adversarial loss of G (raw)",
+        "Learning rates",
+    ]
+    assert [label for label, _ in charts["Validation: psnr_y"].legend] == [
+        f"psnr_y {figures['psnr_y'][-1]:.4g}",
+        "psnr_y_without_ema 1",
+    ]
+    # The points of the drawn line are the logged ones, but for the axis's shift and scale.
+    line = r'<path d="([^"]+)" clip-path="[^"]+" style="fill: none; stroke: #1f86d1'
+    (drawn,) = re.findall(line, charts["Adversarial loss of G (raw)"].svg)
+    heights = np.array([float(y) for _, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", drawn)])
+    assert np.corrcoef(heights, figures["adversarial"])[0, 1] == pytest.approx(-1, abs=1e-6)
 
 
 def test_a_sweep_without_figures_and_without_matplotlib(
@@ -177,7 +201,8 @@ def test_a_sweep_without_figures_and_without_matplotlib(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     write_report([tmp_path], tmp_path)
     assert "the picture is left out: pictures need matplotlib" in caplog.text
-    assert read_page(tmp_path / "report.html")["summary"]["picture"] is None
+    text = text_of(assert_stands_alone(tmp_path / "report.html"))
+    assert "The curves are left out: pictures need matplotlib: pip install 'esrgan_lit[plots]'" in text
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

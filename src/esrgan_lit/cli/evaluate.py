@@ -15,28 +15,27 @@ from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.evaluation.evaluate import evaluate
-from esrgan_lit.evaluation.methods import Method, Runner, bicubic, name_sources, network, sweep
+from esrgan_lit.evaluation.methods import Method, Runner, alpha_series, bicubic, name_sources, network
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
 from esrgan_lit.files import cache_folder, write_whole
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
 from esrgan_lit.metrics.registry import make_metric
-from esrgan_lit.reports import evaluation as reporting
-from esrgan_lit.reports.evaluation import SetReport
-from esrgan_lit.reports.evaluation_page import write_evaluation
+from esrgan_lit.reports.evaluation import SetReport, as_markdown, results_table
+from esrgan_lit.reports.evaluation_page import draw_plane, view, write_evaluation, write_pictures
 from esrgan_lit.reports.plots import pyplot
 
 log = logging.getLogger(__name__)
 
 
 class Plan(NamedTuple):
-    """What is to be evaluated, all of it opened and checked.
+    """An evaluation, all of it opened and checked.
 
     Attributes:
-        sets: on what.
-        methods: what, besides the sets' finished images.
-        sources: method → what it is, of all methods.
-        metrics: what is measured.
-        absent: metric → why it cannot be.
+        sets: the test sets.
+        methods: besides the sets' finished images.
+        sources: method → where it comes from, for all methods.
+        metrics: to measure.
+        absent: metric → why it cannot be measured.
     """
 
     sets: list[TestSet]
@@ -70,9 +69,8 @@ def prepare(config: DictConfig) -> Plan:
     if not metrics:
         raise ValueError("no metric can be had; add one that needs nothing, such as psnr_y, to metrics.names")
     finished = name_sources(settings["images"])
-    device = torch.device(settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
-    runner = Runner(scale, device, settings["back_project"])
-    runner.check()
+    device = {"device": torch.device(settings["device"])} if settings["device"] else {}
+    runner = Runner(scale, back_project=settings["back_project"], **device)
     methods = open_methods(settings, runner)
     sources = {method.name: method.source for method in methods}
     for name in finished:
@@ -89,14 +87,14 @@ def prepare(config: DictConfig) -> Plan:
 
 
 def set_settings(settings: Mapping[str, Any], finished: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The test sets asked for: those of ``sets`` and the one of ``hr``, each with the finished images."""
+    """Return the settings of the test sets, those of ``sets`` and the one of ``hr``, each with the finished images."""
     sets = {name: dict(setting) for name, setting in (settings["sets"] or {}).items()}
     if settings["hr"] is not None:
         path = Path(settings["hr"])
         name = path.parent.name if path.name.upper() in ("HR", "GT") and path.parent.name else path.stem
         sets[name or "images"] = {"hr": settings["hr"], "lr": settings["lr"]}
     elif settings["lr"] is not None:
-        raise ValueError(f"lr={settings['lr']} has no hr beside it; give hr=FOLDER, the truths")
+        raise ValueError(f"lr={settings['lr']} has no hr beside it; give hr=FOLDER, the ground truths")
     if not sets:
         raise ValueError("no test set: give hr=FOLDER, or +benchmark=set5, or +benchmark=[set5,set14]")
     for name, setting in sets.items():
@@ -110,14 +108,14 @@ def set_settings(settings: Mapping[str, Any], finished: Mapping[str, str]) -> di
 
 
 def open_methods(settings: Mapping[str, Any], runner: Runner) -> list[Method]:
-    """Bicubic, the weights and the sweep, as far as they are asked for."""
+    """Open bicubic, the weights and the α series, as far as they are asked for."""
     methods = [bicubic(runner.scale)] if settings["bicubic"] else []
     methods += [network(name, path, runner) for name, path in name_sources(settings["weights"]).items()]
     ends = settings["sweep"]["psnr"], settings["sweep"]["gan"]
     if any(ends):
         if not all(ends):
             raise ValueError("a sweep needs both ends: sweep.psnr=FILE sweep.gan=FILE")
-        methods += sweep(*ends, settings["sweep"]["alphas"], runner, settings["sweep"]["by"])
+        methods += alpha_series(*ends, settings["sweep"]["alphas"], runner, settings["sweep"]["by"])
     names = [method.name for method in methods]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -126,29 +124,35 @@ def open_methods(settings: Mapping[str, Any], runner: Runner) -> list[Method]:
 
 
 def run(config: DictConfig, plan: Plan) -> Path:
-    """Evaluate and write everything; returns the folder."""
+    """Evaluate and write everything.
+
+    Args:
+        config: composed.
+        plan: of :func:`prepare`.
+
+    Returns:
+        The folder that everything is in.
+    """
     folder = Path(config.output_dir)
     cache = Path(config.cache) if config.cache else cache_folder() / "evaluation"
     results = evaluate(plan.sets, plan.methods, plan.metrics, cache, config.workers or os.cpu_count() or 1)
     reports = [SetReport(test_set, results, plan.metrics) for test_set in plan.sets]
-    reporting.write_csv(reports, folder / "results.csv")
-    write_whole(folder / "results.md", reporting.markdown(reports, plan.absent, plan.sources))
+    write_whole(folder / "results.csv", results_table(reports).csv())
+    write_whole(folder / "results.md", as_markdown(reports, plan.absent, plan.sources))
     print_tables(reports, plan)
-    shown, planes = {}, {}
+    views, planes = {}, {}
     for report in reports:
         name = report.test_set.name
-        shown[name] = [reporting.show(report, case, config.crops, config.crop) for case in report.test_set.cases]
-        reporting.write_pictures(report, shown[name], folder / "pictures")
-        plane = folder / f"plane_{name}.png"
-        missing = reporting.draw_plane(report, plane)
-        if missing:
-            log.warning("%s: %s", name, missing)
-        else:
-            planes[name] = plane.with_suffix(".svg").read_text(encoding="utf-8")
+        views[name] = [view(report, case, config.crops, config.crop) for case in report.test_set.cases]
+        write_pictures(report, views[name], folder / "pictures")
+        try:
+            planes[name] = draw_plane(report, folder / f"plane_{name}.png")
+        except ValueError as error:
+            log.warning("%s: %s", name, error)
     page = folder / "index.html"
-    write_evaluation(reports, shown, planes, plan.absent, plan.sources, config.page_megabytes, page)
-    for what in ("results.csv", "results.md", "pictures", *(f"plane_{name}.png" for name in planes), "index.html"):
-        print(f"{folder / what}")
+    write_evaluation(reports, views, planes, plan.absent, plan.sources, config.page_megabytes, page)
+    for each in ("results.csv", "results.md", "pictures", *(f"plane_{name}.png" for name in planes), "index.html"):
+        print(f"{folder / each}")
     return folder
 
 
@@ -156,7 +160,7 @@ def print_tables(reports: list[SetReport], plan: Plan) -> None:
     """Print the figures of each set, what is to be said on them, and what they mean."""
     for report in reports:
         print(f"\n{report.test_set.name}: {len(report.results)} images; {report.test_set.origin}")
-        print(reporting.text_table(report))
+        print(report.table.text())
         for line in (*report.regions, *report.notes):
             print(f"  {line}")
     print()

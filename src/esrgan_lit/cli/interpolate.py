@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
-from esrgan_lit.images.writing import save_image
 from esrgan_lit.inference.upscale import upscale
 from esrgan_lit.networks.generator import Generator
+from esrgan_lit.reports.plots import draw_grid, pyplot
 from esrgan_lit.weights.export import header
 from esrgan_lit.weights.interpolate import UNRELATED, blend, distance, interpolate_images
 from esrgan_lit.weights.load import load_generator, save_generator
@@ -46,9 +45,11 @@ def interpolate_main(arguments: Sequence[str] | None = None) -> None:
         blends = plan_blends(len(options.models), options.alpha, options.weights, options.output)
         refuse_existing(list(blends), options.overwrite)
         photographs = list_images(options.images, "--images") if options.images else []
+        if photographs:
+            pyplot()  # says at once if matplotlib is missing
         generators = [load_generator(model) for model in options.models]
         blended = {path: blend(generators, weights) for path, weights in blends.items()}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"esrgan-interpolate: {error}")
     for position, other in enumerate(generators[1:], start=1):
         apart = distance(generators[0], other)
@@ -76,7 +77,13 @@ def interpolate_main(arguments: Sequence[str] | None = None) -> None:
 def plan_blends(
     models: int, alphas: Sequence[float] | None, weights: Sequence[float] | None, output: Path
 ) -> dict[Path, Sequence[float]]:
-    """The files to write and the networks' weights in each.
+    """Return the files to write and the networks' weights in each.
+
+    Args:
+        models: how many.
+        alphas: of two networks, or None.
+        weights: a number for each network, or None.
+        output: the file, or with several alphas what their names begin with.
 
     Raises:
         ValueError: when the numbers do not fit the models, or each other.
@@ -105,29 +112,24 @@ def draw_interpolations(
     blended: Sequence[Generator],
     folder: Path,
 ) -> None:
-    """Draw a sheet per low-resolution photograph, ``NUMBER-NAME.png``: the upper row has the networks' outputs.
+    """Draw a sheet per low-resolution photograph, ``NUMBER-NAME.png``: blended networks above blended images.
 
-    The lower row has the outputs of the first and the last network, blended as images by the same weights.
+    Args:
+        photographs: files of low resolution.
+        generators: that were blended.
+        weights: of the generators in each blend.
+        blended: the networks that these gave.
+        folder: for the sheets.
     """
     for number, photograph in enumerate(tqdm(photographs, "drawing", unit="image")):
         low_res = read_image(photograph)
         outputs = [upscale(low_res, generator) for generator in generators]
-        columns = [
-            (
-                " ".join(f"{weight:g}" for weight in shares),
-                upscale(low_res, network),
-                interpolate_images(outputs, shares),
-            )
-            for shares, network in zip(weights, blended, strict=True)
-        ]
-        height, width = outputs[0].shape[:2]
-        sheet = Image.new("RGB", (width * len(columns), 2 * (height + 14)), "white")
-        draw = ImageDraw.Draw(sheet)
-        for column, (title, network_image, blended_image) in enumerate(columns):
-            for row, (kind, image) in enumerate((("networks", network_image), ("images", blended_image))):
-                sheet.paste(Image.fromarray(image), (column * width, row * (height + 14) + 14))
-                draw.text((column * width + 3, row * (height + 14) + 1), f"{kind}: {title}", "black")
-        save_image(np.asarray(sheet), folder / f"{number:03}-{photograph.stem}.png")
+        rows: dict[str, dict[str, np.ndarray | None]] = {"networks": {}, "images": {}}
+        for shares, network in zip(weights, blended, strict=True):
+            title = " ".join(f"{weight:g}" for weight in shares)
+            rows["networks"][title] = upscale(low_res, network)
+            rows["images"][title] = interpolate_images(outputs, shares)
+        draw_grid(rows, folder / f"{number:03}-{photograph.stem}.png", width=outputs[0].shape[1] / 100)
 
 
 def _numbers(text: str) -> list[float]:
@@ -138,6 +140,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
+    """Raise ValueError, naming the first of the files that exist, unless they may be replaced."""
     existing = [path for path in paths if path.exists()]
     if existing and not overwrite:
         raise ValueError(f"{existing[0]} exists already; add --overwrite to replace it")

@@ -1,7 +1,9 @@
-"""What is evaluated: networks, blends of two, bicubic. Finished images belong to a test set and are opened with it."""
+"""Methods to evaluate: networks, blends of two, bicubic. Finished images belong to a test set, opened with it."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -21,6 +23,7 @@ from esrgan_lit.weights.layouts import WeightsError
 from esrgan_lit.weights.load import load_generator
 
 BICUBIC = "bicubic"
+BY = ("networks", "images")
 
 
 class OutputError(RuntimeError):
@@ -45,12 +48,17 @@ class Method(NamedTuple):
 
 
 def bicubic(scale: int) -> Method:
-    """MATLAB's bicubic interpolation."""
+    """Return MATLAB's bicubic interpolation."""
     return Method(BICUBIC, "MATLAB's bicubic imresize", f"bicubic {scale}", lambda image: imresize(image, scale))
 
 
 def network(name: str, path: str | Path, runner: "Runner") -> Method:
-    """A network from a file: of this library, with BasicSR's names, or anything that spandrel reads.
+    """Open a network from a file: of this library, with BasicSR's names, or anything that spandrel reads.
+
+    Args:
+        name: in tables.
+        path: checkpoint, weights, a folder of ``save_pretrained``, or a release's name.
+        runner: of the network.
 
     Raises:
         WeightsError: when nothing can read it, or it enlarges by another factor.
@@ -60,13 +68,10 @@ def network(name: str, path: str | Path, runner: "Runner") -> Method:
     return Method(name, f"{path}{runner.remark}", f"{digest(_file(path))} {runner.fingerprint}", runner.run(model))
 
 
-BY = ("networks", "images")
-
-
-def sweep(
+def alpha_series(
     psnr: str | Path, gan: str | Path, alphas: Sequence[float], runner: "Runner", by: Sequence[str] = BY
 ) -> list[Method]:
-    """α sweep of two networks: by their weights (Wang et al. 2018, Eq. 4) and by their outputs.
+    """Make the α series of two networks: by their weights (Wang et al. 2018, Eq. 4) and by their outputs.
 
     Outputs are blended as the 8-bit images that they are saved as. At α = 0 and 1 both are the network itself.
 
@@ -105,10 +110,9 @@ def sweep(
             key = f"networks {alpha} {pair}"
             methods.append(Method(f"α = {alpha:g} (networks)", f"weights: {source}", key, blend))
         if "images" in by:
-            blend = _Mixture(run_psnr, run_gan, alpha)
-            methods.append(
-                Method(f"α = {alpha:g} (images)", f"outputs: {source}", f"images {alpha} to even {pair}", blend)
-            )
+            blend = partial(_blend_outputs, run_psnr, run_gan, alpha)
+            key = f"images {alpha} to even {pair}"
+            methods.append(Method(f"α = {alpha:g} (images)", f"outputs: {source}", key, blend))
     return methods
 
 
@@ -119,13 +123,8 @@ def _read_for(scale: int, path: str | Path) -> nn.Module:
     return model
 
 
-def mix(psnr: np.ndarray, gan: np.ndarray, alpha: float) -> np.ndarray:
-    """Blend the outputs (uint8, of one shape) of two networks: (1 − α) · psnr + α · gan, rounded."""
-    return interpolate_images([psnr, gan], [1 - alpha, alpha])
-
-
 def read_network(path: str | Path) -> tuple[nn.Module, int]:
-    """A network in evaluation mode, and its scale factor.
+    """Read a network in evaluation mode, and its scale factor.
 
     Raises:
         WeightsError: when neither this library nor spandrel can read the file.
@@ -154,7 +153,7 @@ def read_network(path: str | Path) -> tuple[nn.Module, int]:
 
 
 def name_sources(given: str | Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:
-    """{name: path} of one path, several, or a mapping.
+    """Name one path or several, as {name: path}; a mapping has its names already.
 
     Names are as much of the paths' ends as tells them apart, without ``checkpoints``: ``runs/a/checkpoints/best.ckpt``
     beside ``runs/b/…`` are ``a/best`` and ``b/best``.
@@ -175,39 +174,46 @@ def name_sources(given: str | Sequence[str] | Mapping[str, str] | None) -> dict[
 
 
 def digest_image(image: np.ndarray) -> str:
-    """SHA-256 of an image's size and pixels."""
+    """Return the SHA-256 of an image's size and pixels."""
     return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def _file(source: str | Path) -> Path:
-    """The file that ``load_generator`` has read the weights of a file, a folder or a release from."""
+    """Return the file that ``load_generator`` has read the weights of a file, a folder or a release from."""
     path = Path(source)
     if path.is_dir():
         return path / WEIGHTS
     return path if path.is_file() else releases.fetch(str(source).lower())
 
 
-class Runner(NamedTuple):
+def _default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Runner:
     """How networks are run.
 
     Attributes:
         scale: that they must have.
-        device: where.
+        device: that they run on; by default CUDA where there is one.
         back_project: what their outputs are put through before they become images; None for nothing.
+
+    Raises:
+        ValueError: for a back projection that is not known.
     """
 
     scale: int
-    device: torch.device
+    device: torch.device = field(default_factory=_default_device)
     back_project: BackProjection | None = None
 
-    def check(self) -> None:
-        """Raise ValueError for a back projection that is not known."""
+    def __post_init__(self) -> None:
         if self.back_project not in (None, *BACK_PROJECTIONS):
             known = " or ".join(BACK_PROJECTIONS)
             raise ValueError(f"back_project {self.back_project!r} is not known; use {known}, or null for none")
 
     def run(self, model: nn.Module) -> "_Enlarger":
-        """A network, ready to enlarge images."""
+        """Make a network ready to enlarge images."""
         return _Enlarger(model.to(self.device).eval(), self)
 
     @property
@@ -246,16 +252,8 @@ class _Enlarger:
         return self.last[1]
 
 
-class _Mixture:
-    """Image interpolation: the same weighted mean as of networks, of two outputs' pixels."""
-
-    def __init__(self, psnr: _Enlarger, gan: _Enlarger, alpha: float) -> None:
-        self.psnr = psnr
-        self.gan = gan
-        self.alpha = alpha
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        return mix(self.psnr(image), self.gan(image), self.alpha)
+def _blend_outputs(psnr: _Enlarger, gan: _Enlarger, alpha: float, image: np.ndarray) -> np.ndarray:
+    return interpolate_images([psnr(image), gan(image)], [1 - alpha, alpha])
 
 
 class _Described(nn.Module):

@@ -18,8 +18,6 @@ from torch import Tensor
 from esrgan_lit.images.levels import round_to_levels, to_batch
 from esrgan_lit.resize import resize
 
-PROTOCOL = "on the Y channel (BT.601, 16–235), 8-bit images, {border} border pixels shaved"
-
 
 class _Score(Protocol):
     """A metric of two batches, or of two images."""

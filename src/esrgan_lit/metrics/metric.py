@@ -44,7 +44,7 @@ class Metric:
         name: as it is asked for.
         title: for people, with its unit.
         protocol: what a figure of it means; part of what results are remembered by.
-        higher_is_better: what to rank by.
+        higher_is_better: what to rank by; None for neither.
         digits: after the point, where it is printed.
         score: the function behind :meth:`__call__`.
         root_mean_square: whether the figure of a set is the root of the mean square, rather than the mean.
@@ -54,7 +54,7 @@ class Metric:
     name: str
     title: str
     protocol: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     digits: int
     score: Score
     root_mean_square: bool = False

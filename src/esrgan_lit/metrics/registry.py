@@ -69,6 +69,14 @@ def _consistency(scale: int, options: MetricOptions) -> Metric:
     return Metric("consistency", "consistency (dB)", protocol, True, 2, score)
 
 
+def _gradient_energy(scale: int, options: MetricOptions) -> Metric:
+    def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
+        return fidelity.gradient_energy(output) / fidelity.gradient_energy(truth)
+
+    protocol = "mean squared difference of neighboring Y samples, as a share of the ground truth's: 1 is as sharp"
+    return Metric("gradient_energy", "gradient energy / ground truth's", protocol, None, 2, score)
+
+
 def _niqe(scale: int, options: MetricOptions) -> Metric:
     path = niqe_parameters(options.niqe_parameters)
     try:
@@ -105,4 +113,5 @@ METRICS: dict[str, Callable[[int, MetricOptions], Metric]] = {
     "ma": make_ma,
     "pi": _pi,
     "consistency": _consistency,
+    "gradient_energy": _gradient_energy,
 }

@@ -1,60 +1,54 @@
 """Runs side by side: a table of what they vary and reach, and a picture of it."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from esrgan_lit.reports.plots import pyplot, save_figure
+from esrgan_lit.reports.plots import plain, pyplot, save_figure, svg_of
 from esrgan_lit.reports.runs import Run, differing
+from esrgan_lit.reports.tables import Column, Table, Value
 
 KINDS = ("best", "loss", "last")  # of figures, as the tables have them in order
+LEGEND = (
+    "`best/` and `last/`: metrics of the best (as `best.ckpt` is) and of the last validation. `loss/`: raw, unweighted "
+    "terms on the training data, means over the last tenth of the log."
+)
 
 
-class Table:
+class Summary:
     """One row per run: the overrides that differ, how far it came, and what it reached.
 
+    Args:
+        names: of the runs.
+        runs: as many.
+
     Attributes:
-        columns: names of the columns.
-        rows: values in their order; None where a run has none.
+        table: None where a run has no value.
         varied: the columns that are overrides.
         measured: the columns that are figures.
     """
 
     def __init__(self, names: Sequence[str], runs: Sequence[Run]) -> None:
         self.varied = differing(runs)
-        # The metric that ranks comes first: the picture is coloured by it.
+        # The metric that ranks comes first: the picture is colored by it.
         ranks = {f"best/{run.monitor.removeprefix('val/').removesuffix('_bounded')}" for run in runs}
         measured = {name for run in runs for name in run.figures}
         self.measured = sorted(measured, key=lambda name: (name not in ranks, KINDS.index(name.split("/")[0]), name))
-        self.columns = ["job", *self.varied, "state", *self.measured]
-        self.rows: list[list[Any]] = []
+        rows: list[list[Value]] = []
         for name, run in zip(names, runs, strict=True):
             state = run.state + (f": {run.failure}" if run.failure else "")
             figures = [run.figures.get(key) for key in self.measured]
-            self.rows.append([name, *(_number(run.overrides.get(key)) for key in self.varied), state, *figures])
-
-    def as_csv(self) -> str:
-        """Every figure with all its digits."""
-        file = io.StringIO(newline="")
-        csv.writer(file).writerows([self.columns, *self.rows])
-        return file.getvalue()
-
-    def as_markdown(self) -> str:
-        """Four digits, for reading; what the columns mean is said below."""
-        lines = [self.columns, [":--"] * (2 + len(self.varied)) + ["--:"] * len(self.measured)]
-        lines += [[shown(value) for value in row] for row in self.rows]
-        table = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return (
-            f"{table}\n\n`best/` and `last/`: metrics of the best (as best.ckpt is) and of the last validation. "
-            "`loss/`: raw, unweighted terms on the training data, means over the last tenth of the log.\n"
-        )
+            rows.append([name, *(_number(run.overrides.get(key)) for key in self.varied), state, *figures])
+        self.table = Table([Column(title) for title in ("job", *self.varied, "state", *self.measured)], rows)
 
 
-def draw_parallel_coordinates(table: Table, path: Path) -> str:
-    """Draw a line per run through its overrides and figures, as PNG; colours follow the first figure.
+def draw_parallel_coordinates(summary: Summary, path: Path) -> str:
+    """Draw a line per run through its overrides and figures, as PNG; colors follow the first figure.
+
+    Args:
+        summary: of the runs.
+        path: of the PNG.
 
     Returns:
         The same as SVG.
@@ -64,38 +58,37 @@ def draw_parallel_coordinates(table: Table, path: Path) -> str:
         ModuleNotFoundError: when Matplotlib is missing.
     """
     plt = pyplot()
+    measured, at = summary.measured, {column.title: place for place, column in enumerate(summary.table.columns)}
     # Beside the best figures the last ones say little, and columns of one value nothing.
-    chosen = [name for name in table.measured if not name.startswith("last/") or "best" not in table.measured[0]]
-    rows = [row for row in table.rows if any(row[table.columns.index(name)] is not None for name in chosen)]
-    columns = {name: [row[table.columns.index(name)] for row in rows] for name in (*table.varied, *chosen)}
+    chosen = [name for name in measured if not name.startswith("last/") or "best" not in measured[0]]
+    rows = [row for row in summary.table.rows if any(row[at[name]] is not None for name in chosen)]
+    columns = {name: [row[at[name]] for row in rows] for name in (*summary.varied, *chosen)}
     axes = {name: _Axis(values) for name, values in columns.items() if len(set(values)) > 1}
     if not any(name in axes for name in chosen):
         raise ValueError("there are no two runs with different figures")
     hue = next(name for name in chosen if name in axes)
     figure, axis = plt.subplots(figsize=(max(6, 1.5 * len(axes)), 4.8), layout="constrained")
-    colours = plt.get_cmap("viridis")
+    colors = plt.get_cmap("viridis")
     beside = {"textcoords": "offset points", "va": "center", "fontsize": 8}
     backing = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
     for at, row in enumerate(rows):
         heights = [one.heights[at] for one in axes.values()]
         known = [place for place, height in enumerate(heights) if not math.isnan(height)]
         value = axes[hue].heights[at]
-        colour = "0.5" if math.isnan(value) else colours(0.92 * value)
-        axis.plot(known, [heights[place] for place in known], color=colour, marker="o", linewidth=1.8)
-        axis.annotate(f" {row[0]}", (known[-1], heights[known[-1]]), (5, 0), **beside)
+        color = "0.5" if math.isnan(value) else colors(0.92 * value)
+        axis.plot(known, [heights[place] for place in known], color=color, marker="o", linewidth=1.8)
+        axis.annotate(f" {plain(str(row[0]))}", (known[-1], heights[known[-1]]), (5, 0), **beside)
     for place, one in enumerate(axes.values()):
         axis.axvline(place, color="0.6", linewidth=0.8, zorder=0)
         for height, label in one.labels:
-            axis.annotate(label, (place, height), (-5, 0), ha="right", bbox=backing, **beside)
+            axis.annotate(plain(label), (place, height), (-5, 0), ha="right", bbox=backing, **beside)
     axis.set_xticks(range(len(axes)), [_folded(name) for name in axes], fontsize=8)
     axis.set(xlim=(-0.6, len(axes) - 0.6), ylim=(-0.06, 1.06), yticks=[])
     axis.spines[:].set_visible(False)
-    axis.set_title(f"{len(rows)} runs, yellow where {hue} is highest; their names stand at the right", fontsize=10)
-    svg = io.StringIO()
-    with plt.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(svg, format="svg")
+    axis.set_title(f"{len(rows)} runs, yellow where {plain(hue)} is highest; names at the right", fontsize=10)
+    svg = svg_of(figure)
     save_figure(figure, path)
-    return svg.getvalue()[svg.getvalue().index("<svg") :]
+    return svg
 
 
 class _Axis:
@@ -125,7 +118,7 @@ class _Axis:
 
 
 def _spaced(places: dict[Any, float]) -> list[Any]:
-    """The keys at both ends, and those between that are far enough from the others to be read."""
+    """Return the keys at both ends, and those between that are far enough from the others to be read."""
     kept = sorted(places, key=lambda key: places[key])[:: max(1, len(places) - 1)]
     for key, place in places.items():
         if all(abs(place - places[other]) >= 0.07 for other in kept):
@@ -140,10 +133,5 @@ def _number(text: str | None) -> float | str | None:
         return text
 
 
-def shown(value: object) -> str:
-    """A value with four digits, for reading."""
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _folded(name: str) -> str:
-    return name.replace(".", ".\n").replace("/", "/\n")
+    return plain(name).replace(".", ".\n").replace("/", "/\n")

@@ -1,0 +1,170 @@
+"""Curves of runs over their iterations: as pictures, and as the small charts of the pages."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from esrgan_lit.reports.plots import plain, pyplot, save_figure, svg_of
+from esrgan_lit.reports.runs import BESIDE, Run, logs_in, loss_terms, read_curves
+from esrgan_lit.reports.tables import one_line
+
+Points = Sequence[tuple[int, float]]
+
+POINTS = 250  # of a curve in a page; longer ones are thinned to means
+COLORS = ("#1f86d1", "#e0612c", "#2fa84f", "#c64a95", "#8a70d6", "#a58325", "#1aa7a7", "#888888")
+# Charts of one run: title, names, logarithmic. What is named nowhere gets a chart of its own.
+CHARTS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
+    ("Pixel loss (raw)", ("train/pixel",), True),
+    ("Perceptual loss (raw)", ("train/perceptual",), True),
+    ("Adversarial loss of G (raw)", ("train/adversarial",), False),
+    ("Loss of D", ("train/discriminator",), False),
+    ("Accuracy of D", ("train/real_accuracy", "train/fake_accuracy"), False),
+    ("Logits of D", ("train/real_logit", "train/fake_logit", "train/logit_gap"), False),
+    ("Gradient norms", ("train/gradient_norm", "train/discriminator_gradient_norm"), True),
+    ("Color shift (levels of 255)", ("train/color_shift", "train/colour_shift"), False),  # the second in older logs
+    ("Skipped steps", ("train/skipped_steps",), False),
+    ("Learning rates", ("learning_rate", "discriminator_learning_rate"), True),
+    ("Iterations a second", ("speed/iterations_per_second",), False),
+    ("Images a second", ("speed/images_per_second",), False),
+    ("GPU memory (GiB, most so far)", ("speed/gpu_memory_gib",), False),
+)
+_WITHOUT_EMA = "_without_ema"  # stands beside the metric itself
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of a page.
+
+    Attributes:
+        title: over it.
+        svg: the curves.
+        legend: (name and last value, color) of each curve.
+    """
+
+    title: str
+    svg: str
+    legend: list[tuple[str, str]]
+
+
+def charts_of_run(run: Run) -> list[Chart]:
+    """Draw every curve of a run: the validation's metrics, then the groups of :data:`CHARTS`, then what is left.
+
+    Raises:
+        ModuleNotFoundError: when Matplotlib is missing.
+    """
+    validated = ((f"Validation: {name[4:]}", (name, f"{name}{_WITHOUT_EMA}"), False) for name in _validated([run]))
+    groups = [*validated, *CHARTS]
+    named = {name for _, names, _ in groups for name in names}
+    left = [name for name in sorted(run.curves) if name not in named and not name.endswith(BESIDE)]
+    groups += [(name, (name,), False) for name in left]
+    return _draw(
+        (title, {name.split("/")[-1]: run.curves.get(name, []) for name in names}, logarithmic)
+        for title, names, logarithmic in groups
+    )
+
+
+def charts_of_all(runs: Mapping[str, Run]) -> list[Chart]:
+    """Draw the curves of all runs, {name: run}, over one another: the validation's metrics and the training's terms.
+
+    Raises:
+        ModuleNotFoundError: when Matplotlib is missing.
+    """
+    terms = {name: logarithmic for _, names, logarithmic in CHARTS for name in names if name.startswith("train/")}
+    own = (f"train/{term}" for run in runs.values() for term in loss_terms(run.curves))
+    terms = {**dict.fromkeys(own, False), **terms}
+    return _draw(
+        (name, {label: run.curves.get(name, []) for label, run in runs.items()}, terms.get(name, False))
+        for name in (*_validated([*runs.values()]), *terms)
+    )
+
+
+def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
+    """Draw every logged loss term and validation PSNR over the iterations, a column per run.
+
+    Args:
+        runs: the CSV logs of each run, of :func:`logs_beside`.
+        path: of the picture.
+    """
+    figure, axes = pyplot().subplots(2, len(runs), figsize=(5.5 * len(runs), 6), squeeze=False, layout="constrained")
+    for (terms, validation), logs in zip(axes.T, runs, strict=True):
+        curves = read_curves(logs)
+        _plot(terms, {name: curves[f"train/{name}"] for name in loss_terms(curves)}, logarithmic=True)
+        _plot(validation, {name: points for name, points in curves.items() if name.startswith("val/psnr_y")})
+        terms.set(title=plain(logs[0].parents[2].name), ylabel="loss terms and running means")
+        validation.set(ylabel="PSNR-Y in dB, held out")
+        for axis in (terms, validation):
+            axis.set_xlabel("iteration")
+            if axis.has_data():
+                axis.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+def logs_beside(checkpoint: Path) -> list[Path]:
+    """Return the CSV logs of the run that a checkpoint lies in."""
+    return logs_in(checkpoint.absolute().parent.parent)
+
+
+def thinned(points: Points, most: int = POINTS) -> list[tuple[int, float]]:
+    """Return at most so many points, each the mean of its neighbors; values that are not finite are left out."""
+    points = [(at, value) for at, value in points if math.isfinite(value)]
+    groups = np.array_split(np.array(points).reshape(-1, 2), min(len(points), most)) if points else []
+    return [(round(float(group[:, 0].mean())), float(group[:, 1].mean())) for group in groups]
+
+
+def running_mean(values: Sequence[float], reach: int = 10) -> list[float]:
+    """Return the mean of each value and those up to ``reach`` places before and after it."""
+    return [float(np.mean(values[max(0, at - reach) : at + reach + 1])) for at in range(len(values))]
+
+
+def _validated(runs: Sequence[Run]) -> list[str]:
+    known = dict.fromkeys(name for run in runs for name in run.curves)
+    return [name for name in known if name.startswith("val/") and not name.endswith(BESIDE)]
+
+
+def _draw(groups: Any) -> list[Chart]:
+    """Draw groups of curves, (title, {name: points}, logarithmic); those without points are left out."""
+    figure, axis = pyplot().subplots(figsize=(4, 2.2))
+    figure.subplots_adjust(0.13, 0.12, 0.98, 0.97)
+    charts = []
+    for title, curves, logarithmic in groups:
+        # Curves count iterations from 1 in pages, as everything else there does.
+        curves = {name: [(at + 1, value) for at, value in thinned(points)] for name, points in curves.items()}
+        if any(curves.values()):
+            axis.clear()
+            _plot(axis, curves, logarithmic)
+            axis.tick_params(labelsize=7)
+            legend = [
+                (f"{one_line(name)} {points[-1][1]:.4g}", COLORS[number % len(COLORS)])
+                for number, (name, points) in enumerate(curves.items())
+                if points
+            ]
+            charts.append(Chart(title, svg_of(figure), legend))
+    pyplot().close(figure)
+    return charts
+
+
+def _plot(axis: Any, curves: Mapping[str, Points], logarithmic: bool = False) -> None:
+    """Plot curves; long ones as running means, faintly themselves behind it. Rates have steps, and no noise."""
+    for number, (name, points) in enumerate(curves.items()):
+        if points:
+            iterations, values = zip(*points, strict=True)
+            noisy = len(points) > 80 and not name.endswith(("rate", "skipped_steps"))
+            line = {"color": COLORS[number % len(COLORS)], "marker": "." if len(points) < 30 else None}
+            if noisy:
+                axis.plot(iterations, values, **line, linewidth=0.8, alpha=0.25)
+                values = running_mean(values, len(points) // 40)
+            axis.plot(iterations, values, **line, linewidth=1.4, label=plain(name))
+    from matplotlib import ticker
+
+    values = [value for points in curves.values() for _, value in points]
+    if logarithmic and values and min(values) > 0:
+        axis.set_yscale("log")
+        marks = (1, 2, 5) if max(values) < 100 * min(values) else (1,)
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=marks, numticks=6))
+        axis.yaxis.set_major_formatter("{x:g}")  # ten to a power, set as a formula, takes a third of the time
+        axis.yaxis.set_minor_locator(ticker.NullLocator())
+    axis.grid(alpha=0.3)

@@ -1,0 +1,110 @@
+"""The one table: as text for a terminal, as Markdown, as CSV, and by ``templates/table.html`` in pages."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Value = str | float | int | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a :class:`Table`.
+
+    Attributes:
+        title: over it.
+        form: format of its floats, such as ``.2f`` or ``.1%``.
+        higher_is_better: which of its numbers is marked as the best; None for no mark.
+        hint: what its numbers mean, for pages.
+    """
+
+    title: str
+    form: str = ".4g"
+    higher_is_better: bool | None = None
+    hint: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The title, with an arrow to where it is better."""
+        return self.title + {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
+
+    def show(self, value: Value) -> str:
+        """Return a value as it is printed: a dash for None and NaN, text in one line."""
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return "–"
+        if isinstance(value, float):
+            return format(value, self.form).replace("inf", "∞")
+        return one_line(str(value))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows. A column whose values are all numbers (or missing) stands at the right.
+
+    Attributes:
+        columns: in order.
+        rows: a value for each column; None for one that does not exist.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Value]]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The rows as they are printed."""
+        return [[column.show(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column, whether it holds numbers."""
+        values = [[row[at] for row in self.rows if row[at] is not None] for at in range(len(self.columns))]
+        return [bool(column) and not any(isinstance(value, str) for value in column) for column in values]
+
+    @property
+    def best(self) -> list[float]:
+        """For each column the best of its numbers; NaN where none is marked."""
+        found = []
+        for at, column in enumerate(self.columns):
+            values = [row[at] for row in self.rows]
+            numbers = [value for value in values if isinstance(value, float | int) and not math.isnan(value)]
+            choose = {True: max, False: min}.get(column.higher_is_better)  # pyright: ignore[reportArgumentType]
+            found.append(choose(numbers, default=math.nan) if choose else math.nan)
+        return found
+
+    def text(self) -> str:
+        """Return it aligned for a terminal, the best of a column starred."""
+        marked = [column.higher_is_better is not None for column in self.columns]
+        lines = [[column.heading for column in self.columns]]
+        for row, cells in zip(self.rows, self.cells, strict=True):
+            stars = zip(row, cells, self.best, marked, strict=True)
+            lines.append([cell + ("*" if value == best else " ") * mark for value, cell, best, mark in stars])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        aligned = [
+            "  ".join(
+                cell.rjust(width) if right else cell.ljust(width)
+                for cell, width, right in zip(line, widths, self.numeric, strict=True)
+            )
+            for line in lines
+        ]
+        return "\n".join(line.rstrip() for line in aligned)
+
+    def markdown(self) -> str:
+        """Return it as Markdown."""
+        rules = ["---:" if right else "---" for right in self.numeric]
+        lines = [[column.heading for column in self.columns], rules, *self.cells]
+        return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+    def csv(self) -> str:
+        """Return it as CSV, numbers with all their digits."""
+        file = io.StringIO(newline="")
+        writer = csv.writer(file)
+        writer.writerow([one_line(column.title) for column in self.columns])
+        writer.writerows([one_line(value) if isinstance(value, str) else value for value in row] for row in self.rows)
+        return file.getvalue()
+
+
+def one_line(text: str) -> str:
+    """Return a text with spaces in the place of line ends and of what cannot be printed or encoded."""
+    return "".join(character if character.isprintable() else " " for character in text)
