@@ -1,12 +1,12 @@
 """Pairs per second of the data path beside readers that do what BasicSR's PairedImageDataset does, in one run.
 
     python benchmarks/data_rate.py --photographs FOLDER [--seconds 4] [--rounds 3]
-    python benchmarks/data_rate.py --store STORE   # ours alone, from a store that is there: to be run with less
-                                                   # memory than the store has, for example in a control group
+    python benchmarks/data_rate.py --packed FOLDER  # ours alone, from a packed folder: to be run with less
+                                                    # memory than it has, for example in a control group
 
 Everything runs on one core, in one process, on the same photographs. The rivals decode a PNG (OpenCV), crop HR and LR,
 flip or rotate, convert to float tensors and collate, a sample at a time: from whole 2K PNGs, and from 480-pixel
-sub-images in LMDB, the LR sub-images given. Ours read a packed store and make the exact LR. Rates are medians over
+sub-images in LMDB, the LR sub-images given. Ours read packed images and make the exact LR. Rates are medians over
 rounds in which all readers take turns; ratios are what counts on a noisy machine.
 
 Needs the extra `bench` (lmdb, opencv-python-headless).
@@ -121,11 +121,11 @@ def sub_images_in_lmdb(paths: list[Path], folder: Path) -> Rival:
     return Rival(lambda index: (reader.get(f"hr{index}".encode()), reader.get(f"lr{index}".encode())), count)
 
 
-def ours(store: PackedImages, *, make_low_res: bool, threaded: bool) -> Iterator[object]:
-    """Batches without end from a store; the LR made here, or left to the device."""
+def ours(packed: PackedImages, *, make_low_res: bool, threaded: bool) -> Iterator[object]:
+    """Batches without end from packed images; the LR made here, or left to the device."""
     degradation = Bicubic(SCALE)
     finish = (lambda windows: make_pairs(windows, degradation)) if make_low_res else (lambda windows: windows)
-    crops = CropDataset(store.images(), CROP, degradation, 0, True, 1 << 60, in_memory=False)
+    crops = CropDataset(packed.images(), CROP, degradation, 0, True, 1 << 60, in_memory=False)
     sampler = StepSampler(BATCH, 0, 1, 1 << 40, lambda: 0)
     if threaded:
         return iter(ThreadedLoader(crops, sampler, finish))
@@ -156,12 +156,12 @@ def resident_mib() -> float:
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
-def measure_store(store: PackedImages, rounds: int, seconds: float) -> None:
+def measure_packed(packed: PackedImages, rounds: int, seconds: float) -> None:
     """Print the rates of each round, from a cold page cache on."""
-    forget_pages(store.folder / "pixels.bin")
-    print(f"store of {store.pixels.nbytes / 2**20:,.0f} MiB, pairs per second in rounds of {seconds:g} s")
+    forget_pages(packed.folder / "pixels.bin")
+    print(f"packed, {packed.pixels.nbytes / 2**20:,.0f} MiB, pairs per second in rounds of {seconds:g} s")
     for what, make_low_res in (("exact LR on the CPU", True), ("LR left to the device", False)):
-        batches = ours(store, make_low_res=make_low_res, threaded=False)
+        batches = ours(packed, make_low_res=make_low_res, threaded=False)
         print(f"{what}: {', '.join(f'{rate(batches, seconds):,.0f}' for _ in range(rounds))}", flush=True)
 
 
@@ -170,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--photographs", type=Path, help="folder of photographs to cut 2K PNGs from")
-    source.add_argument("--store", type=Path, help="a packed store, to be read without rivals")
+    source.add_argument("--packed", type=Path, help="a packed folder, to be read without rivals")
     parser.add_argument("--count", type=int, default=20, help="number of 2K PNGs")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each reader in each round")
     parser.add_argument("--rounds", type=int, default=3)
@@ -182,8 +182,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
-    if options.store:
-        measure_store(PackedImages(options.store), options.rounds, options.seconds)
+    if options.packed:
+        measure_packed(PackedImages(options.packed), options.rounds, options.seconds)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -193,12 +193,12 @@ def main() -> None:
             "whole PNGs": whole_files(paths, folder / "lr").batches(),
             "480² in LMDB": sub_images_in_lmdb(paths, folder / "lmdb").batches(),
         }
-        store = pack(check_images(list_images([folder / "hr"], "FOLDER"), "refuse"), folder / "store")
+        packed = pack(check_images(list_images([folder / "hr"], "FOLDER"), "refuse"), folder / "packed")
         readers = {
             **rivals,
-            "store, exact LR on the CPU": ours(store, make_low_res=True, threaded=False),
-            "store, LR left to the device": ours(store, make_low_res=False, threaded=False),
-            "the same in a thread": ours(store, make_low_res=False, threaded=True),
+            "packed, exact LR on the CPU": ours(packed, make_low_res=True, threaded=False),
+            "packed, LR left to the device": ours(packed, make_low_res=False, threaded=False),
+            "the same in a thread": ours(packed, make_low_res=False, threaded=True),
         }
         rates: dict[str, list[float]] = {reader: [] for reader in readers}
         for _ in range(options.rounds):
@@ -206,12 +206,12 @@ def main() -> None:
                 rates[reader].append(rate(batches, options.seconds))
         readers["the same in a thread"].close()  # type: ignore[attr-defined]
 
-        pixels = folder / "store" / "pixels.bin"
+        pixels = folder / "packed" / "pixels.bin"
         cold = []
         for _ in range(options.rounds):
             forget_pages(pixels)
-            cold.append(rate(ours(PackedImages(folder / "store"), make_low_res=True, threaded=False), options.seconds))
-        rates["store, exact LR, page cache dropped before"] = cold
+            cold.append(rate(ours(PackedImages(folder / "packed"), make_low_res=True, threaded=False), options.seconds))
+        rates["packed, exact LR, page cache dropped before"] = cold
 
         medians = {reader: statistics.median(values) for reader, values in rates.items()}
         print(f"\npairs per second on one core, medians of {options.rounds} rounds of {options.seconds:g} s\n")
@@ -221,13 +221,13 @@ def main() -> None:
             print(f"| {reader} | {median:,.0f} | " + " | ".join(f"{ratio:,.1f}" for ratio in ratios) + " |")
 
         print(f"\nmemory over {options.batches:,} batches (anonymous, MiB):", end=" ", flush=True)
-        batches = ours(store, make_low_res=False, threaded=True)
+        batches = ours(packed, make_low_res=False, threaded=True)
         for number in range(options.batches + 1):
             next(batches)
             if number % max(1, options.batches // 6) == 0:
                 print(f"{resident_mib():.0f}", end=" ", flush=True)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"(peak with mapped pages {peak:,.0f}; the store has {pixels.stat().st_size / 2**20:,.0f})")
+        print(f"(peak with mapped pages {peak:,.0f}; the packed file has {pixels.stat().st_size / 2**20:,.0f})")
 
 
 if __name__ == "__main__":
