@@ -1,5 +1,6 @@
 """The data module: batches over ranks, validation pairs, and what is refused before training starts."""
 
+import inspect
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from PIL import Image
 
 from esrgan_lit import PairDataModule, imresize
@@ -77,6 +79,14 @@ def module(photograph_folder: Path) -> Callable[..., PairDataModule]:
         return PairDataModule(**{**settings, **changes})
 
     return build
+
+
+def test_the_defaults_are_those_of_the_configuration() -> None:
+    with initialize_config_module("esrgan_lit.conf", version_base=None):
+        config = compose("train", ["data=folder", "data.train=[photos]"]).data
+    parameters = inspect.signature(PairDataModule).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name != "train"}
+    assert defaults == {name: value for name, value in config.items() if name not in ("_target_", "train")}
 
 
 def test_an_image_lost_during_training_is_replaced_and_said(

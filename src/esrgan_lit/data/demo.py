@@ -1,4 +1,4 @@
-"""The photographs of the quickstart: the colour ones that scikit-image's wheel carries."""
+"""The photographs of the quickstart: the color ones that scikit-image's wheel carries."""
 
 from importlib.util import find_spec
 from pathlib import Path

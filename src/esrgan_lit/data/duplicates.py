@@ -1,4 +1,4 @@
-"""What the samples of an image tell about its past: copies of others, JPEG."""
+"""Find what the samples of an image tell about its past: copies of others, JPEG."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _LEAST_GRID = 0.1  # excess of vanishing DCT coefficients on JPEG's grid: up to 
 
 
 class Fingerprint(NamedTuple):
-    """What recognises an image.
+    """Recognize an image.
 
     Args:
         digest: of its size and pixels.
@@ -32,7 +32,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(pixels: np.ndarray) -> Fingerprint:
-    """The fingerprint of uint8 RGB (height, width, 3)."""
+    """Return the fingerprint of uint8 RGB (height, width, 3)."""
     small = Image.fromarray(pixels).convert("L").resize((32, 32), Resampling.BICUBIC)
     frequencies = (_DCT_32 @ np.asarray(small, np.float32) @ _DCT_32.T)[:8, :8]
     signs = frequencies.ravel() > np.median(frequencies.ravel()[1:])
@@ -51,11 +51,15 @@ class Copy(NamedTuple):
 
 
 def find_copies(images: Sequence[Fingerprint], among: Sequence[Fingerprint] | None = None) -> list[Copy | None]:
-    """For each image the first it is a copy of: ``among`` others, or (None) among the images before it.
+    """Return for each image the first it is a copy of: ``among`` others, or (None) among the images before it.
 
     Found are copies that were rescaled, compressed again or cut by a few pixels; not turned or mirrored ones, nor
     parts. In smooth images most frequencies are near zero and their signs are chance, so that hashes of unlike skies
     collide: copies must therefore agree in the detail as well, and images without any are copies only if exact.
+
+    Args:
+        images: in the order in which they count as the first.
+        among: other images; None for the same.
     """
     others = images if among is None else among
     if not images or not others:
@@ -78,14 +82,14 @@ def find_copies(images: Sequence[Fingerprint], among: Sequence[Fingerprint] | No
 
 
 def measure_texture(luma: np.ndarray) -> float:
-    """Mean absolute difference of neighbouring samples of uint8 (height, width), in levels."""
+    """Return the mean absolute difference of neighbouring samples of uint8 (height, width), in levels."""
     levels = luma.astype(np.int16)
     differences = [np.abs(np.diff(levels, axis=axis)) for axis in (0, 1)]
     return float(np.mean([difference.mean() for difference in differences if difference.size] or [0]))
 
 
 def _dct_matrix(length: int) -> np.ndarray:
-    """The orthonormal discrete cosine transform (DCT-II) as a matrix."""
+    """Return the orthonormal discrete cosine transform (DCT-II) as a matrix."""
     samples = np.arange(length)
     matrix = np.cos(np.pi * samples[:, None] * (2 * samples + 1) / (2 * length)) * np.sqrt(2 / length)
     matrix[0] /= np.sqrt(2)
@@ -96,9 +100,9 @@ _DCT_8, _DCT_32 = _dct_matrix(8), _dct_matrix(32)
 
 
 def was_jpeg(luma: np.ndarray) -> bool:
-    """Whether uint8 (height, width) carries the traces of JPEG, in whatever format it is stored now.
+    """Return whether uint8 (height, width) carries the traces of JPEG, in whatever format it is stored now.
 
-    Quantisation makes most high frequencies of a block vanish; on a grid moved by half a block they do not. Found up
+    Quantization makes most high frequencies of a block vanish; on a grid moved by half a block they do not. Found up
     to a quality of about 95, where the image was not shrunk or cut off the grid afterwards.
     """
     return abs(_vanishing_share(luma) - _vanishing_share(luma[4:, 4:])) > _LEAST_GRID

@@ -115,7 +115,7 @@ def count_images(folder: Path) -> int:
 
 
 def _is_there(dataset: Dataset, folder: Path) -> bool:
-    """Whether the folder holds images. It only ever gets its name whole, so that fewer are the user's own choice."""
+    """Return whether the folder holds images. It gets its name only whole: fewer images are the user's own choice."""
     found = count_images(folder)
     if found and found != dataset.images:
         log.warning(
@@ -209,7 +209,7 @@ def _unpack(archive: Archive, path: Path, folder: Path, remedy: str) -> None:
 
 @contextmanager
 def _members(path: Path) -> Iterator[list[_Member]]:
-    """The regular files of a ZIP or tar archive. Links are left out, so that nothing is written through one."""
+    """Return the regular files of a ZIP or tar archive. Links are left out, so that nothing is written through one."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as file:
             yield [

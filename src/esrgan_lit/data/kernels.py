@@ -1,4 +1,4 @@
-"""How a low-resolution image was made: by which kernel, and shifted by how much."""
+"""Find how a low-resolution image was made: by which kernel, and shifted by how much."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,8 +17,8 @@ from esrgan_lit.resize import BOUNDARIES
 # Low-resolution samples at each side that a shifted comparison leaves out: content from outside the image is there.
 _MARGIN = 4
 
-# Side of the window in which shifts are searched, in low-resolution samples: enough to be sure, little to pay.
-_WINDOW = 192
+# Side of the crop in which shifts are searched, in low-resolution samples: enough to be sure, little to pay.
+_CROP = 192
 
 # Mean differences below this many levels are rounding or compression, no shift worth searching.
 _ROUNDING = 0.5
@@ -114,8 +114,8 @@ def _best_shifted(high_res: np.ndarray, low_res: np.ndarray, scale: int, down: f
 
 
 def _find_shift(high_res: np.ndarray, low_res: np.ndarray, scale: int) -> tuple[float, float]:
-    """The shift (down, right) in high-resolution pixels at which the luma fits best: coarse, finer, finest."""
-    height, width = (min(side, _WINDOW) for side in low_res.shape[:2])
+    """Return the shift (down, right) in high-resolution pixels at which the luma fits best: coarse, finer, finest."""
+    height, width = (min(side, _CROP) for side in low_res.shape[:2])
     top, left = (low_res.shape[0] - height) // 2, (low_res.shape[1] - width) // 2
     frame = (left, top, left + width, top + height)
     given = np.asarray(Image.fromarray(low_res).convert("L").crop(frame), np.float32)[

@@ -27,6 +27,8 @@ from esrgan_lit.resize import Boundary
 class PairDataModule(L.LightningDataModule):
     """Photographs in folders, or packed, → batches of :class:`Pair`, for training and validation.
 
+    The defaults are those of ``conf/data/folder.yaml``, so that ``PairDataModule(FOLDERS)`` is enough in a notebook.
+
     Args:
         train: folders (searched recursively), image files or what ``esrgan-data pack`` made; their union is trained on.
         validation: the same, for whole high-resolution images, or None for no validation.
@@ -54,22 +56,22 @@ class PairDataModule(L.LightningDataModule):
     def __init__(
         self,
         train: Sequence[str | Path],
-        validation: Sequence[str | Path] | None,
-        validation_low_res: str | Path | None,
-        scale: int,
-        crop: int,
-        batch: int,
-        boundary: Boundary,
-        low_res_form: LowResForm,
-        augment: bool,
-        small_images: FaultPolicy,
-        unreadable_images: FaultPolicy,
-        in_memory: bool,
-        cache: str | Path | None,
-        texture_candidates: int,
-        on_device: bool,
-        workers: int | None,
-        seed: int,
+        validation: Sequence[str | Path] | None = None,
+        validation_low_res: str | Path | None = None,
+        scale: int = 4,
+        crop: int = 128,
+        batch: int = 16,
+        boundary: Boundary = "symmetric",
+        low_res_form: LowResForm = "uint8",
+        augment: bool = True,
+        small_images: FaultPolicy = "skip",
+        unreadable_images: FaultPolicy = "refuse",
+        in_memory: bool = False,
+        cache: str | Path | None = None,
+        texture_candidates: int = 1,
+        on_device: bool = True,
+        workers: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.degradation = Bicubic(scale, boundary, low_res_form)

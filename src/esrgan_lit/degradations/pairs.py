@@ -32,7 +32,12 @@ class Crops(NamedTuple):
 
 
 def make_pairs(crops: Crops, degradation: Bicubic) -> Pair:
-    """Shrink a batch of crops, cut the margins off, then flip and rotate both alike."""
+    """Shrink a batch of crops, cut the margins off, then flip and rotate both alike.
+
+    Args:
+        crops: high resolution, with margins.
+        degradation: makes the low resolution.
+    """
     margin = degradation.margin
     levels = crops.levels.permute(0, 3, 1, 2)
     inset = margin // degradation.scale
@@ -42,7 +47,12 @@ def make_pairs(crops: Crops, degradation: Bicubic) -> Pair:
 
 
 def orient(images: Tensor, orientations: Sequence[int]) -> Tensor:
-    """Rotate image i by 90° · (orientations[i] mod 4), then flip it horizontally if orientations[i] ≥ 4."""
+    """Rotate image i by 90° · (orientations[i] mod 4), then flip it horizontally if orientations[i] ≥ 4.
+
+    Args:
+        images: (batch, channels, side, side).
+        orientations: of each image, 0 … 7.
+    """
     oriented = torch.empty_like(images, memory_format=torch.contiguous_format)
     if images.device.type == "cpu":  # NumPy turns and flips without copying; each image is copied once
         for image, choice, target in zip(images.numpy(), orientations, oriented.numpy(), strict=True):

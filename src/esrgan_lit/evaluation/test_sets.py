@@ -138,7 +138,7 @@ def _by_name(paths: Sequence[Path], what: str) -> dict[str, Path]:
 
 
 def _subfolder(folder: Path, name: str) -> Path:
-    """The folder itself, or the one in it that has the set's name."""
+    """Return the folder itself, or the one in it that has the set's name."""
     return folder / name if (folder / name).is_dir() else folder
 
 
