@@ -130,9 +130,11 @@ def test_lpips_takes_weights_from_a_file_and_says_whose(tmp_path: Path, images: 
     assert (metric(output, truth, low_res) > 0).all()
     assert metric(truth + 0.4 / 255, truth, low_res).abs().max() == 0
     with pytest.raises(MetricUnavailableError, match="does not hold its ImageNet weights"):
-        make_metric("lpips", 4, options._replace(lpips_network="alex"))
+        make_metric("lpips", 4, replace(options, lpips_network="alex"))
     with pytest.raises(ValueError, match="lpips_network 'resnet' is not known"):
-        make_metric("lpips", 4, options._replace(lpips_network="resnet"))
+        replace(options, lpips_network="resnet")
+    with pytest.raises(ValueError, match=r"metrics\.niqe_border -1 is negative; use 0 or more, or null"):
+        MetricOptions(niqe_border=-1)
 
 
 @pytest.mark.parametrize(("name", "builder"), [("alex", alexnet), ("squeeze", squeezenet1_1)])

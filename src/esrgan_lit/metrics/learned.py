@@ -20,7 +20,6 @@ def make_lpips(scale: int, options: MetricOptions) -> Metric:
 
     Raises:
         MetricUnavailableError: when its ImageNet weights cannot be had, with what to do.
-        ValueError: for a network that is not known.
     """
     from torchmetrics.functional.image.lpips import _LPIPS
     from torchvision import models
@@ -31,10 +30,8 @@ def make_lpips(scale: int, options: MetricOptions) -> Metric:
         "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
     }
     name = options.lpips_network
-    if name not in files:
-        raise ValueError(f"metrics.lpips_network {name!r} is not known; use one of {', '.join(files)}")
     address = files[name].url
-    network = _LPIPS(net=name, pnet_rand=True)  # pyright: ignore[reportArgumentType] (checked above)
+    network = _LPIPS(net=name, pnet_rand=True)  # pyright: ignore[reportArgumentType] (checked)
     fingerprint = _load_imagenet(network.net, address, options.lpips_weights, "lpips_weights")
     network.requires_grad_(False)
 

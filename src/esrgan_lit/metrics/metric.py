@@ -1,10 +1,9 @@
-"""What a metric is, and what metrics can be told."""
+"""Define what a metric is, and what metrics can be told."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +15,11 @@ class MetricUnavailableError(Exception):
     """A metric cannot be had; the message says why and what to do."""
 
 
-class MetricOptions(NamedTuple):
+LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
+
+
+@dataclass(frozen=True)
+class MetricOptions:
     """What the metrics can be told; None stands for the usual.
 
     Attributes:
@@ -24,8 +27,11 @@ class MetricOptions(NamedTuple):
         niqe_border: the same for NIQE; None for the scale factor (PIRM 2018, BasicSR), 0 for the original release.
         niqe_parameters: ``niqe_pris_params.npz``; None to download it once.
         lpips_network: ``alex``, ``vgg`` or ``squeeze``.
-        lpips_weights: torchvision's ImageNet weights of that network; None for torchvision's own download.
-        dists_weights: torchvision's ImageNet weights of VGG16; None for torchvision's own download.
+        lpips_weights: torchvision's ImageNet weights of that network; None to download them once.
+        dists_weights: torchvision's ImageNet weights of VGG16; None to download them once.
+
+    Raises:
+        ValueError: for a network that is not known, or a negative border.
     """
 
     border: int | None = None
@@ -34,6 +40,17 @@ class MetricOptions(NamedTuple):
     lpips_network: str = "alex"
     lpips_weights: str | Path | None = None
     dists_weights: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.lpips_network not in LPIPS_NETWORKS:
+            raise ValueError(
+                f"metrics.lpips_network {self.lpips_network!r} is not known; use one of {', '.join(LPIPS_NETWORKS)}"
+            )
+        rule = "is negative; use 0 or more, or null for the scale"
+        if self.border is not None and self.border < 0:
+            raise ValueError(f"metrics.border {self.border} {rule}")
+        if self.niqe_border is not None and self.niqe_border < 0:
+            raise ValueError(f"metrics.niqe_border {self.niqe_border} {rule}")
 
 
 @dataclass(frozen=True)

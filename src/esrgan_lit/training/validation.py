@@ -40,7 +40,7 @@ class Validation(nn.Module):
         metrics: Sequence[str | Metric],
         scale: int,
         rmse_at_most: float | None = None,
-        options: MetricOptions = MetricOptions(),  # noqa: B008 (a tuple, which nobody can change)
+        options: MetricOptions = MetricOptions(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__()
         self.rmse_at_most = rmse_at_most
