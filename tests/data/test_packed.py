@@ -36,7 +36,7 @@ def packed(photographs: list[Photograph], tmp_path: Path) -> Path:
 
 def test_a_packed_folder_holds_the_pixels_and_where_they_came_from(packed: Path, photographs: list[Photograph]) -> None:
     images = PackedImages(packed).images()
-    assert [image.source for image in images] == [str(photo.path) for photo in photographs]
+    assert [image.path for image in images] == [photo.path.resolve() for photo in photographs]
     for image, photo in zip(images, photographs, strict=True):
         np.testing.assert_array_equal(image.pixels(), read_image(photo.path))
         assert (image.height, image.width, image.name) == (photo.height, photo.width, photo.name)

@@ -77,7 +77,7 @@ def test_a_check_images_is_remembered_until_the_file_changes(
     assert check_images(paths, "refuse") == before
     assert decoded == []
     Image.fromarray(make_photograph(50, 60, 9)).save(paths[0])
-    assert check_images(paths, "refuse")[0] == (paths[0], 50, 60)
+    assert check_images(paths, "refuse")[0] == photographs.Photograph(paths[0], 50, 60)
     assert decoded == ["a.png"]
 
 

@@ -150,7 +150,7 @@ def check(
             jobs = [(decoded[high], low) for high, low in pairs if high in decoded]
             checked = _in_parallel(lambda pair: _check_pair(*pair, scale), jobs, workers, "pairs")
             findings += lonely + [finding for finding in checked if finding]
-    findings += _find_duplicates(training) + _find_leakage(training, held_out)
+    findings += _find_copies(training, held_out)
     severest_first = list(Fault)
     findings.sort(key=lambda finding: severest_first.index(finding.fault))
     usable = sum(min(known.photograph.height, known.photograph.width) >= crop for known in training)
@@ -224,32 +224,17 @@ def _judge_header(header: ImageFile) -> dict[Fault, str]:
     return found
 
 
-def _find_duplicates(photographs: Sequence[_Known]) -> list[Finding]:
-    """Find images that have the pixels of an earlier one, or look like it."""
-    copies = find_copies([known.fingerprint for known in photographs])
-    return [
-        Finding(
-            known.photograph.path,
-            Fault.SAME_PIXELS if copy.exact else Fault.NEAR_DUPLICATE,
-            f"of {photographs[copy.of].photograph.path}",
-        )
-        for known, copy in zip(photographs, copies, strict=True)
-        if copy
-    ]
-
-
-def _find_leakage(training: Sequence[_Known], benchmark: Sequence[_Known]) -> list[Finding]:
-    """Find training images that a benchmark has as well."""
-    copies = find_copies([known.fingerprint for known in training], [known.fingerprint for known in benchmark])
-    return [
-        Finding(
-            known.photograph.path,
-            Fault.LEAKAGE,
-            f"{'same pixels as' if copy.exact else 'looks like'} {benchmark[copy.of].photograph.path}",
-        )
-        for known, copy in zip(training, copies, strict=True)
-        if copy
-    ]
+def _find_copies(images: Sequence[_Known], held_out: Sequence[_Known]) -> Iterator[Finding]:
+    """Find training images that copy an earlier one, and those that a benchmark has as well."""
+    prints, held_out_prints = ([known.fingerprint for known in group] for group in (images, held_out))
+    for known, copy in zip(images, find_copies(prints), strict=True):
+        if copy:
+            fault = Fault.SAME_PIXELS if copy.exact else Fault.NEAR_DUPLICATE
+            yield Finding(known.photograph.path, fault, f"of {images[copy.of].photograph.path}")
+    for known, copy in zip(images, find_copies(prints, held_out_prints), strict=True):
+        if copy:
+            how = "same pixels as" if copy.exact else "looks like"
+            yield Finding(known.photograph.path, Fault.LEAKAGE, f"{how} {held_out[copy.of].photograph.path}")
 
 
 def _match_partners(high_res: Sequence[Path], low_res: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[Finding]]:

@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from esrgan_lit.data.photographs import ReadableImage
+from esrgan_lit.data.photographs import Photograph
 from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.degradations.pairs import Crops
 from esrgan_lit.resize import Boundary, mirror_indices
@@ -41,7 +42,7 @@ class CropDataset(Dataset[Crops]):
 
     def __init__(
         self,
-        images: Sequence[ReadableImage],
+        images: Sequence[Photograph],
         crop: int,
         degradation: Bicubic,
         seed: int,
@@ -62,9 +63,9 @@ class CropDataset(Dataset[Crops]):
     def __len__(self) -> int:
         return self.length
 
-    def source_of(self, n: int) -> str:
+    def source_of(self, n: int) -> Path:
         """Return the path of the photograph that sample n is taken from."""
-        return self.images[self._draw(n).chosen].source
+        return self.images[self._draw(n).chosen].path
 
     def __getitems__(self, numbers: Sequence[int]) -> Crops:
         """Return the samples of one batch (PyTorch's loaders ask for a batch at once where a dataset can give it)."""

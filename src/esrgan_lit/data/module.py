@@ -17,7 +17,7 @@ from esrgan_lit.data.crops import CropDataset
 from esrgan_lit.data.loading import RetryingLoader, StepSampler, ThreadedLoader
 from esrgan_lit.data.packed import PackedImages, is_packed, pack
 from esrgan_lit.data.pairing import ImageDataset, ValidationImage, pair_up
-from esrgan_lit.data.photographs import FaultPolicy, Photograph, ReadableImage, check_images, large_enough
+from esrgan_lit.data.photographs import FaultPolicy, Photograph, check_images, large_enough
 from esrgan_lit.degradations.bicubic import Bicubic, LowResForm
 from esrgan_lit.degradations.pairs import Crops, make_pairs
 from esrgan_lit.images.listing import list_images
@@ -95,7 +95,7 @@ class PairDataModule(L.LightningDataModule):
         self.on_device = on_device
         self.workers = workers
         self.seed = seed
-        self.photographs: list[ReadableImage] = []
+        self.photographs: list[Photograph] = []
         self.images: ImageDataset | None = None
 
     def setup(self, stage: str) -> None:
@@ -129,7 +129,7 @@ class PairDataModule(L.LightningDataModule):
         )
         workers = self.workers
         if workers is None:
-            decodes = not self.in_memory and any(isinstance(image, Photograph) for image in self.photographs)
+            decodes = not self.in_memory and any(image.decodes for image in self.photographs)
             workers = min(8, os.cpu_count() or 1) if decodes else 0
         if workers == 0:
             return ThreadedLoader(crops, sampler(lambda: progress.total.ready), finish)
@@ -150,7 +150,7 @@ class PairDataModule(L.LightningDataModule):
         trainer = self._attached_trainer()
         sampler = StepSampler(self.batch, trainer.global_rank, trainer.world_size, step + 1, lambda: step)
         crops = self._crops(in_memory=False)
-        return [crops.source_of(number) for number in next(iter(sampler))]
+        return [str(crops.source_of(number)) for number in next(iter(sampler))]
 
     def val_dataloader(self) -> DataLoader[ValidationImage] | list[None]:
         """Return whole images one by one, every rank its share."""
@@ -189,7 +189,7 @@ class PairDataModule(L.LightningDataModule):
 
 def open_images(
     sources: Sequence[str | Path], setting: str, unreadable: FaultPolicy, cache: str | Path | None = None
-) -> list[ReadableImage]:
+) -> list[Photograph]:
     """Return the images of a union of sources, none twice.
 
     Args:
@@ -200,16 +200,16 @@ def open_images(
     """
     if isinstance(sources, str | Path):
         sources = [sources]
-    images: dict[str, ReadableImage] = {}
+    images: dict[Path, Photograph] = {}
     for source in map(Path, sources):
-        found: Sequence[ReadableImage]
+        found: Sequence[Photograph]
         if is_packed(source):
             found = PackedImages(source).images()
         else:
             found = check_images(list_images([source], setting), unreadable)
             if cache is not None and found:
                 found = pack(found, Path(cache) / _digest(found)).images()
-        images |= {str(Path(image.source).resolve()): image for image in found}
+        images |= {image.path.resolve(): image for image in found}
     return list(images.values())
 
 

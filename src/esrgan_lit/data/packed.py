@@ -16,8 +16,9 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -58,31 +59,19 @@ class Record(NamedTuple):
         return self.offset + self.size
 
 
-class PackedImage(NamedTuple):
-    """A packed image; ``pixels`` is a view of the memory map, of which only what is touched is ever read."""
+@dataclass(frozen=True)
+class PackedImage(Photograph):
+    """A packed photograph; ``pixels`` is a view of the memory map, of which only what is touched is ever read.
+
+    Attributes:
+        path: of the file that it was decoded from.
+        packed: where it lies.
+        record: what the manifest says about it.
+    """
 
     packed: "PackedImages"
     record: Record
-
-    @property
-    def source(self) -> str:
-        """Return the path of the file that it was decoded from."""
-        return self.record.source
-
-    @property
-    def name(self) -> str:
-        """Return that file's name without its suffix."""
-        return Path(self.record.source).stem
-
-    @property
-    def height(self) -> int:
-        """Return the height in pixels."""
-        return self.record.height
-
-    @property
-    def width(self) -> int:
-        """Return the width in pixels."""
-        return self.record.width
+    decodes: ClassVar[bool] = False
 
     def prefetch(self, top: int, bottom: int) -> None:
         """Have the disk start to read these rows; of rows outside the image those inside."""
@@ -143,7 +132,7 @@ class PackedImages:
 
     def images(self) -> list[PackedImage]:
         """Return all images, in the order they were packed."""
-        return [PackedImage(self, record) for record in self.records]
+        return [PackedImage(Path(each.source), each.height, each.width, self, each) for each in self.records]
 
     def _verify(self) -> None:
         with suppress(OSError, ValueError):

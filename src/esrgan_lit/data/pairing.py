@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch.utils.data import Dataset
 
-from esrgan_lit.data.photographs import ReadableImage, Sized
+from esrgan_lit.data.photographs import Photograph
 from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.images.levels import to_planes, to_unit
@@ -85,7 +85,7 @@ def pair_by_name(names: Sequence[str], candidates: Sequence[str], what: str, rem
     return [place for [place] in matches.of]
 
 
-def pair_up(high_res: Sequence[Sized], low_res: Sequence[Sized], scale: int) -> list[Sized]:
+def pair_up(high_res: Sequence[Photograph], low_res: Sequence[Photograph], scale: int) -> list[Photograph]:
     """Return for each high-resolution image of a validation its low-resolution partner.
 
     Args:
@@ -110,7 +110,7 @@ def pair_up(high_res: Sequence[Sized], low_res: Sequence[Sized], scale: int) -> 
     return partners
 
 
-def is_shrunk(high: ReadableImage, low: ReadableImage, scale: int) -> bool:
+def is_shrunk(high: Photograph, low: Photograph, scale: int) -> bool:
     """Return whether an image has the size of another divided by the scale, rounded down."""
     return (low.height, low.width) == (high.height // scale, high.width // scale)
 
@@ -135,7 +135,7 @@ class ImageDataset(Dataset[ValidationImage]):
     """
 
     def __init__(
-        self, high_res: Sequence[ReadableImage], low_res: Sequence[ReadableImage] | None, degradation: Bicubic
+        self, high_res: Sequence[Photograph], low_res: Sequence[Photograph] | None, degradation: Bicubic
     ) -> None:
         self.high_res = high_res
         self.low_res = low_res

@@ -6,8 +6,9 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -19,17 +20,21 @@ FaultPolicy = Literal["skip", "refuse"]
 log = logging.getLogger(__name__)
 
 
-class Photograph(NamedTuple):
-    """An image file that is known to decode, and its size in pixels as it will be read."""
+@dataclass(frozen=True)
+class Photograph:
+    """An image file that is known to decode.
+
+    Attributes:
+        path: of the file.
+        height: in pixels, as it will be read.
+        width: in pixels, as it will be read.
+        decodes: whether reading it means decoding.
+    """
 
     path: Path
     height: int
     width: int
-
-    @property
-    def source(self) -> str:
-        """Return the path of the file."""
-        return str(self.path)
+    decodes: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -37,67 +42,29 @@ class Photograph(NamedTuple):
         return self.path.stem
 
     def prefetch(self, top: int, bottom: int) -> None:
-        """Do nothing: a file is read whole when it is decoded."""
+        """Have these rows read soon; of a file that is decoded whole, none."""
 
     def pixels(self) -> np.ndarray:
-        """Decode it: uint8 RGB (height, width, 3)."""
+        """Read it: uint8 RGB (height, width, 3)."""
         return read_image(self.path)
 
 
-class ReadableImage(Protocol):
-    """What can be trained on: a file, or a packed image."""
-
-    @property
-    def source(self) -> str:
-        """Return the path of the file that it is, or was decoded from."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """Return that file's name without its suffix."""
-        ...
-
-    @property
-    def height(self) -> int:
-        """Return it in pixels."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """Return it in pixels."""
-        ...
-
-    def prefetch(self, top: int, bottom: int) -> None:
-        """Have these rows read soon."""
-        ...
-
-    def pixels(self) -> np.ndarray:
-        """Return uint8 RGB (height, width, 3)."""
-        ...
-
-
-Sized = TypeVar("Sized", bound=ReadableImage)
-
-
 def check_images(paths: Sequence[Path], unreadable: FaultPolicy) -> list[Photograph]:
-    """Decode every file once, in parallel and with a progress bar, and sort out those that do not decode.
-
-    A file that was found whole is not decoded again while its size and time of change stay the same: the verdicts are
-    remembered in the user's cache folder.
+    """Return the files that decode, see :func:`sort_out`; the others are left out with a warning, or refused.
 
     Args:
         paths: image files.
-        unreadable: what to do with files that cannot be decoded: leave them out with a warning, or refuse to go on.
+        unreadable: ``skip`` or ``refuse``.
 
     Raises:
         ValueError: naming and counting the files refused.
     """
-    photographs, broken = _verdicts(paths)
+    photographs, broken = sort_out(paths)
     _report(broken, "cannot be decoded whole", unreadable, "unreadable_images", "replace or remove them")
     return photographs
 
 
-def large_enough(images: Sequence[Sized], least: int, small: FaultPolicy) -> list[Sized]:
+def large_enough(images: Sequence[Photograph], least: int, small: FaultPolicy) -> list[Photograph]:
     """Return the images of at least ``least`` pixels a side; the others are left out with a warning, or refused.
 
     Args:
@@ -110,7 +77,7 @@ def large_enough(images: Sequence[Sized], least: int, small: FaultPolicy) -> lis
     """
     large = [image for image in images if min(image.height, image.width) >= least]
     rest = [image for image in images if min(image.height, image.width) < least]
-    names = [f"{image.source} ({image.width}×{image.height})" for image in rest]
+    names = [f"{image.path} ({image.width}×{image.height})" for image in rest]
     _report(names, f"smaller than {least}×{least}", small, "small_images", "use a smaller crop or remove them")
     if not large:
         raise ValueError(f"none of the {len(images)} images can be used; give some that decode, of {least} px or more")
@@ -129,8 +96,15 @@ def _report(names: list[str], fault: str, choice: str, setting: str, remedy: str
     log.warning("%sleft out (data.%s=skip)", message, setting)
 
 
-def _verdicts(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
-    """Return the photographs that decode, and a line for each file that does not."""
+def sort_out(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
+    """Decode every file once, in parallel and with a progress bar.
+
+    A file that was found whole is not decoded again while its size and time of change stay the same: the verdicts are
+    remembered in the user's cache folder.
+
+    Returns:
+        The photographs that decode, and a line for each file that does not.
+    """
     remembered_in = _cache_file(paths)
     try:
         remembered: dict[str, list[int]] = json.loads(remembered_in.read_text())

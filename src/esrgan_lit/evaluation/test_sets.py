@@ -1,15 +1,14 @@
 """Test sets: high-resolution images with their low-resolution partners, and finished images that belong to them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from esrgan_lit.data.fetch import fetch
 from esrgan_lit.data.pairing import normalized, pair_by_name
+from esrgan_lit.data.photographs import sort_out
 from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.images.levels import to_image, to_planes, to_unit
 from esrgan_lit.images.listing import list_images
@@ -157,21 +156,10 @@ def _partners(truths: Mapping[str, Path], folder: str | Path | None, what: str) 
 
 def _check_sizes(sets: Sequence[TestSet]) -> None:
     """Decode every file once, in parallel, and refuse sizes that do not belong together."""
-    paths = dict.fromkeys(_files(case for test_set in sets for case in test_set.cases))
-    faults: list[str] = []
-
-    def size(path: Path) -> tuple[int, ...]:
-        try:
-            return read_image(path).shape[:2]
-        except OSError as error:
-            faults.append(str(error))
-            return (0, 0)
-
-    with ThreadPoolExecutor() as pool:
-        bar = tqdm(pool.map(size, paths), "checking images", len(paths), unit="image")
-        sizes = dict(zip(paths, bar, strict=True))
+    photographs, faults = sort_out(list(dict.fromkeys(_files(case for test_set in sets for case in test_set.cases))))
     if faults:
         raise ValueError(f"{len(faults)} images cannot be decoded:\n  " + "\n  ".join(faults[:10]))
+    sizes = {photograph.path: (photograph.height, photograph.width) for photograph in photographs}
     for test_set in sets:
         scale = test_set.degradation.scale
         for case in test_set.cases:
