@@ -45,7 +45,7 @@ from esrgan_lit.data.packed import pack
 from esrgan_lit.data.photographs import Photograph, check_images
 from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.evaluation.evaluate import evaluate
-from esrgan_lit.evaluation.methods import BICUBIC, Runner, alpha_series, bicubic, network
+from esrgan_lit.evaluation.methods import BICUBIC, Runner, alpha_series, bicubic, network, series_name
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
 from esrgan_lit.files import file_digest, write_whole
 from esrgan_lit.images.levels import to_batch
@@ -516,7 +516,7 @@ def measure(
 
 def names_of(seed: int, alpha: float, by: str) -> str:
     """Name of an α's method: by ``networks`` or by ``images``."""
-    return f"seed {seed}: α = {alpha:g}" + (f" ({by})" if 0 < alpha < 1 else "")
+    return f"seed {seed}: {series_name(alpha, by)}"
 
 
 def measured(report: SetReport, seed: int) -> Measured:

@@ -31,6 +31,11 @@ def test_every_configuration_is_in_the_wheel(installed: Path) -> None:
         path.relative_to(installed / "esrgan_lit" / "conf") for path in (installed / "esrgan_lit").rglob("*.yaml")
     }
     assert (installed / "esrgan_lit" / "py.typed").is_file()
+    for folder in ("reports/templates", "evaluation"):  # what is no Python there is data
+        source = ROOT / "src" / "esrgan_lit" / folder
+        data = {path.name for path in source.iterdir() if path.suffix in (".html", ".css", ".js", ".toml")}
+        assert data
+        assert data <= {path.name for path in (installed / "esrgan_lit" / folder).iterdir()}
 
 
 def test_the_installed_command_composes_the_papers_experiment_in_any_folder(installed: Path, tmp_path: Path) -> None:

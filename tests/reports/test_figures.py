@@ -11,11 +11,13 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import wasserstein_distance
 
-from conftest import make_photograph
-from esrgan_lit import RRDBNet, imresize, interpolate, psnr_y, upscale
+from conftest import assert_same_levels, make_photograph
+from esrgan_lit import RRDBNet, imresize, interpolate, psnr_y, save_generator, upscale
 from esrgan_lit.images.levels import to_batch
+from esrgan_lit.images.writing import save_image
 from esrgan_lit.losses.perceptual import PerceptualLoss
 from esrgan_lit.reports import alpha_series, figures
+from esrgan_lit.reports.comparison import read_output
 from esrgan_lit.reports.plots import pyplot
 
 
@@ -98,25 +100,30 @@ def test_brightness_of_a_tiny_image_mirrors_no_further_than_it_is_wide(tmp_path:
 
 def test_the_alpha_series_interpolates_networks_and_images(tmp_path: Path) -> None:
     psnr, gan = networks()
+    for name, network in (("psnr", psnr), ("gan", gan)):
+        save_generator(network, tmp_path / f"{name}.safetensors")
     truth = make_photograph(96, 80, 8)
-    low_res = imresize(truth, 1 / 4)
-    blends = {(blend.kind, blend.alpha): blend for blend in alpha_series.alpha_series(psnr, gan, truth, [0, 0.5, 1])}
-    assert len(blends) == 6
-    for alpha, network in ((0, psnr), (1, gan)):
-        for kind in ("networks", "images"):
-            assert (blends[kind, alpha].image == upscale(low_res, network)).all()
-    half = blends["networks", 0.5]
-    assert (half.image == upscale(low_res, interpolate(psnr, gan, 0.5))).all()
-    mean = (upscale(low_res, psnr).astype(float) + upscale(low_res, gan)) / 2
-    assert (blends["images", 0.5].image == np.round(mean)).all()
-    assert (half.image != blends["images", 0.5].image).any()
-    assert half.values["psnr_y"] == pytest.approx(psnr_y(to_batch(half.image), to_batch(truth), 4).item())
+    save_image(truth, tmp_path / "photograph.png")
+    low_res, alphas = imresize(truth, 1 / 4), [0, 0.5, 1]
+    ends = [tmp_path / f"{name}.safetensors" for name in ("psnr", "gan")]
+    report = alpha_series.alpha_series(*ends, [tmp_path / "photograph.png"], alphas, tmp_path / "cache")
+    assert report.methods == ["α = 0", "α = 0.5 (networks)", "α = 0.5 (images)", "α = 1"]
+    images = {method: read_output(report, "photograph", method) for method in report.methods}
+    assert_same_levels(images["α = 0"], upscale(low_res, psnr))
+    assert_same_levels(images["α = 1"], upscale(low_res, gan))
+    assert_same_levels(images["α = 0.5 (networks)"], upscale(low_res, interpolate(psnr, gan, 0.5)))
+    mean = (images["α = 0"].astype(float) + images["α = 1"]) / 2
+    assert (images["α = 0.5 (images)"] == np.rint(mean)).all()
+    assert (images["α = 0.5 (networks)"] != images["α = 0.5 (images)"]).any()
+    expected = psnr_y(to_batch(images["α = 0.5 (networks)"]), to_batch(truth), 4).item()
+    assert report.figures["α = 0.5 (networks)"]["psnr_y"] == pytest.approx(expected)
 
-    alpha_series.draw_alpha_series(list(blends.values()), truth, tmp_path / "alpha.png", side=40)
-    alpha_series.draw_tradeoff(list(blends.values()), tmp_path / "tradeoff.jpg")
-    assert size_of(tmp_path / "alpha.png")[0] > 4 * 150  # three blends and the truth
-    assert min(size_of(tmp_path / "tradeoff.jpg")) > 300
-    assert {path.name for path in tmp_path.iterdir()} == {"alpha.png", "tradeoff.jpg"}
+    out = tmp_path / "out"
+    alpha_series.draw_alpha_series(report, alphas, out / "alpha.png", side=40)
+    alpha_series.draw_tradeoff(report, alphas, out / "tradeoff.jpg")
+    assert size_of(out / "alpha.png")[0] > 4 * 150  # three blends and the truth
+    assert min(size_of(out / "tradeoff.jpg")) > 300
+    assert {path.name for path in out.iterdir()} == {"alpha.png", "tradeoff.jpg"}
 
 
 def test_a_notebooks_own_drawing_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,11 @@ def network(name: str, path: str | Path, runner: "Runner") -> Method:
     return Method(name, f"{path}{runner.remark}", f"{digest(_file(path))} {runner.fingerprint}", runner.run(model))
 
 
+def series_name(alpha: float, kind: str) -> str:
+    """Return the name of a method of :func:`alpha_series`: at its ends both kinds, networks and images, are one."""
+    return f"α = {alpha:g}" + (f" ({kind})" if 0 < alpha < 1 else "")
+
+
 def alpha_series(
     psnr: str | Path, gan: str | Path, alphas: Sequence[float], runner: "Runner", by: Sequence[str] = BY
 ) -> list[Method]:
@@ -98,8 +103,8 @@ def alpha_series(
     methods = []
     for alpha in alphas:
         if alpha in (0, 1):
-            end = run_gan if alpha else run_psnr
-            methods.append(Method(f"α = {alpha:g}", f"{gan if alpha else psnr}{runner.remark}", f"{alpha} {pair}", end))
+            path, end = (gan, run_gan) if alpha else (psnr, run_psnr)
+            methods.append(Method(series_name(alpha, ""), f"{path}{runner.remark}", f"{alpha} {pair}", end))
             continue
         if "networks" in by:
             for path, end in zip((psnr, gan), ends, strict=True):
@@ -108,11 +113,11 @@ def alpha_series(
             both = cast(list[Generator], ends)
             blend = runner.run(interpolate(both[0], both[1], alpha))
             key = f"networks {alpha} {pair}"
-            methods.append(Method(f"α = {alpha:g} (networks)", f"weights: {source}", key, blend))
+            methods.append(Method(series_name(alpha, "networks"), f"weights: {source}", key, blend))
         if "images" in by:
             blend = partial(_blend_outputs, run_psnr, run_gan, alpha)
             key = f"images {alpha} to even {pair}"
-            methods.append(Method(f"α = {alpha:g} (images)", f"outputs: {source}", key, blend))
+            methods.append(Method(series_name(alpha, "images"), f"outputs: {source}", key, blend))
     return methods
 
 

@@ -1,117 +1,82 @@
-"""Interpolation between two networks on one photograph (Wang et al. 2018, Fig. 10): α series, pictures, a slider."""
+"""Interpolation between two networks on photographs (Wang et al. 2018, Fig. 10): by weights and by images."""
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from esrgan_lit.images.levels import to_batch
+from esrgan_lit.evaluation.methods import BY, Runner, read_network, series_name
+from esrgan_lit.evaluation.methods import alpha_series as methods_of
 from esrgan_lit.inference.upscale import upscale
-from esrgan_lit.metrics.registry import make_metric
 from esrgan_lit.networks.generator import Generator
+from esrgan_lit.reports.comparison import evaluate_on, read_output
+from esrgan_lit.reports.evaluation import SetReport
 from esrgan_lit.reports.plots import cut, draw_grid, most_different, pyplot, save_figure
-from esrgan_lit.reports.tables import Column, Table
 from esrgan_lit.resize import imresize
 from esrgan_lit.weights.interpolate import interpolate, interpolate_images
 
-METRICS = ("psnr_y", "ssim_y", "gradient_energy")
 
-
-@dataclass(frozen=True)
-class Blend:
-    """One step between two networks.
-
-    Attributes:
-        kind: what was interpolated.
-        alpha: in [0, 1].
-        image: uint8 RGB (height, width, 3).
-        values: metric → value: PSNR-Y in dB, SSIM-Y, gradient energy as a share of the ground truth's.
-    """
-
-    kind: Literal["networks", "images"]
-    alpha: float
-    image: np.ndarray
-    values: dict[str, float]
-
-
-def alpha_series(psnr: Generator, gan: Generator, truth: np.ndarray, alphas: Sequence[float]) -> list[Blend]:
-    """Interpolate from the PSNR network to the GAN network by weights (Eq. 4) and by output images (Fig. 10).
+def alpha_series(
+    psnr: str | Path,
+    gan: str | Path,
+    photographs: Sequence[str | Path],
+    alphas: Sequence[float],
+    cache: Path | None = None,
+) -> SetReport:
+    """Evaluate interpolations from the PSNR network to the GAN network, by weights (Eq. 4) and by output images.
 
     Args:
-        psnr: the network at α = 0.
-        gan: the network at α = 1, of the same architecture.
-        truth: the ground truth, uint8 RGB, with sides that are multiples of the scale; it is shrunk as MATLAB would.
+        psnr: checkpoint or weights of the network at α = 0.
+        gan: of the network at α = 1, of the same architecture.
+        photographs: high-resolution files and folders; they are shrunk as MATLAB would.
         alphas: in [0, 1]; at 0 and 1 both kinds are the network itself.
+        cache: folder of outputs and scores; None for the user's.
     """
-    low_res = imresize(truth, 1 / psnr.scale)
-    ends = upscale(low_res, psnr), upscale(low_res, gan)
-    metrics = [make_metric(name, psnr.scale) for name in METRICS]
-    blends = []
-    for alpha in alphas:
-        images = upscale(low_res, interpolate(psnr, gan, alpha)), interpolate_images(ends, [1 - alpha, alpha])
-        for kind, image in zip(("networks", "images"), images, strict=True):
-            batches = [to_batch(each) for each in (image, truth, low_res)]
-            blends.append(Blend(kind, alpha, image, {one.name: float(one(*batches)) for one in metrics}))
-    return blends
+    scale = read_network(psnr)[1]
+    return evaluate_on(photographs, methods_of(psnr, gan, alphas, Runner(scale)), scale, cache)
 
 
-def series_table(blends: Sequence[Blend], scale: int) -> Table:
-    """Return the metrics of an α series, a row per blend; both kinds are one at its ends.
-
-    Args:
-        blends: of :func:`alpha_series`.
-        scale: of the networks.
-    """
-    metrics = [make_metric(name, scale) for name in METRICS]
-    columns = [Column(one.title, f".{one.digits}f", one.higher_is_better, one.protocol) for one in metrics]
-    rows = {
-        f"α = {blend.alpha:g}" + (f", {blend.kind}" if 0 < blend.alpha < 1 else ""): blend.values for blend in blends
-    }
-    return Table(
-        [Column("method"), *columns],
-        [[name, *(values[metric.name] for metric in metrics)] for name, values in rows.items()],
-    )
-
-
-def draw_alpha_series(blends: Sequence[Blend], truth: np.ndarray, path: str | Path, side: int = 80) -> None:
+def draw_alpha_series(report: SetReport, alphas: Sequence[float], path: str | Path, side: int = 80) -> None:
     """Draw the crop in which the outermost blends differ most, by networks above and by images below (Fig. 10).
 
     Args:
-        blends: of :func:`alpha_series`.
-        truth: the ground truth, uint8 RGB.
+        report: of :func:`alpha_series`; its first photograph is drawn.
+        alphas: of it.
         path: of the picture.
         side: of the crop in pixels.
     """
-    first, last = min(blends, key=lambda blend: blend.alpha), max(blends, key=lambda blend: blend.alpha)
-    crop = most_different(first.image, last.image, side)
-    rows: dict[str, dict[str, np.ndarray | None]] = {"networks": {}, "images": {}}
-    for blend in blends:
-        title = f"α = {blend.alpha:g}\n{blend.values['psnr_y']:.2f} dB"
-        rows[blend.kind][title] = cut(blend.image, crop, side)
-    for row in rows.values():
-        row["ground truth"] = cut(truth, crop, side)
+    case = report.test_set.cases[0]
+    ends = (read_output(report, case.name, series_name(alpha, "networks")) for alpha in (min(alphas), max(alphas)))
+    crop = most_different(*ends, side)
+    rows: dict[str, dict[str, np.ndarray | None]] = {}
+    for kind in BY:
+        row: dict[str, np.ndarray | None] = {}
+        for alpha in alphas:
+            name = series_name(alpha, kind)
+            psnr_y = report.results[case.name][name].values["psnr_y"]
+            row[f"α = {alpha:g}\n{psnr_y:.2f} dB"] = cut(read_output(report, case.name, name), crop, side)
+        rows[kind] = {**row, "ground truth": cut(report.test_set.read(case).high_res, crop, side)}
     draw_grid(rows, path)
 
 
-def draw_tradeoff(blends: Sequence[Blend], path: str | Path) -> None:
+def draw_tradeoff(report: SetReport, alphas: Sequence[float], path: str | Path) -> None:
     """Draw PSNR against sharpness of both kinds of interpolation: up and to the right is better.
 
     Args:
-        blends: of :func:`alpha_series`.
+        report: of :func:`alpha_series`.
+        alphas: of it.
         path: of the picture.
     """
     figure, axis = pyplot().subplots(figsize=(6.5, 3.8), layout="constrained")
-    for kind, marker in (("networks", "o"), ("images", "s")):
-        row = [blend for blend in blends if blend.kind == kind]
-        points = [(blend.values["gradient_energy"], blend.values["psnr_y"]) for blend in row]
+    for kind, marker, shift in (("networks", "o", 5), ("images", "s", -11)):
+        figures = [report.figures[series_name(alpha, kind)] for alpha in alphas]
+        points = [(one["gradient_energy"], one["psnr_y"]) for one in figures]
         axis.plot(*zip(*points, strict=True), marker=marker, markersize=4, label=f"interpolated {kind}")
-        for blend, point in zip(row, points, strict=True):
-            shift = (0, 5 if kind == "networks" else -11)
-            axis.annotate(f"{blend.alpha:g}", point, shift, textcoords="offset points", size=7)
+        for alpha, point in zip(alphas, points, strict=True):
+            axis.annotate(f"{alpha:g}", point, (0, shift), textcoords="offset points", size=7)
     axis.set(xlabel="gradient energy / ground truth's", ylabel="PSNR-Y in dB")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, title="α at the points", title_fontsize=8)

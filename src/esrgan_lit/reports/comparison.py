@@ -8,7 +8,7 @@ import numpy as np
 
 from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.evaluation.evaluate import evaluate
-from esrgan_lit.evaluation.methods import Runner, alpha_series, bicubic, read_network
+from esrgan_lit.evaluation.methods import Method, Runner, alpha_series, bicubic, read_network
 from esrgan_lit.evaluation.test_sets import open_sets
 from esrgan_lit.files import cache_folder
 from esrgan_lit.images.reading import read_image
@@ -24,13 +24,13 @@ NAME = "photographs"  # of the test set
 def compare(
     psnr: str | Path, gan: str | Path, photographs: Sequence[str | Path], cache: Path | None = None
 ) -> SetReport:
-    """Evaluate two stages, and what lies between them, on photographs; nothing is computed twice.
+    """Evaluate bicubic, two stages, and the interpolations between them.
 
     Args:
         psnr: checkpoint or weights of the PSNR stage.
         gan: of the GAN stage, of the same architecture.
         photographs: high-resolution files and folders; they are shrunk as MATLAB would.
-        cache: folder of outputs and scores; None for the user's.
+        cache: folder of outputs and scores, where nothing is computed twice; None for the user's.
 
     Raises:
         ValueError: for weights or photographs that cannot be used.
@@ -40,6 +40,23 @@ def compare(
     series = alpha_series(psnr, gan, (0, *ALPHAS, 1), Runner(scale), ["networks"])
     names = ("PSNR stage", *(f"α = {alpha}" for alpha in ALPHAS), "GAN stage")
     methods = [bicubic(scale), *(one._replace(name=name) for one, name in zip(series, names, strict=True))]
+    return evaluate_on(photographs, methods, scale, cache)
+
+
+def evaluate_on(
+    photographs: Sequence[str | Path], methods: Sequence[Method], scale: int, cache: Path | None = None
+) -> SetReport:
+    """Evaluate methods by PSNR-Y, SSIM-Y and sharpness.
+
+    Args:
+        photographs: high-resolution files and folders; they are shrunk as MATLAB would.
+        methods: what to evaluate.
+        scale: of the methods.
+        cache: folder of outputs and scores; None for the user's.
+
+    Raises:
+        ValueError: for photographs that cannot be used.
+    """
     sets = open_sets({NAME: {"hr": list(photographs)}}, Bicubic(scale), ".")
     metrics = [make_metric(name, scale) for name in METRICS]
     results = evaluate(sets, methods, metrics, cache or cache_folder() / "evaluation", os.cpu_count() or 1)

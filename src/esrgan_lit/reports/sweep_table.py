@@ -75,7 +75,7 @@ def draw_parallel_coordinates(summary: Summary, path: Path) -> str:
         heights = [one.heights[at] for one in axes.values()]
         known = [place for place, height in enumerate(heights) if not math.isnan(height)]
         value = axes[hue].heights[at]
-        color = "0.5" if math.isnan(value) else colors(0.92 * value)
+        color = "0.5" if math.isnan(value) else colors(0.3 + 0.62 * value)
         axis.plot(known, [heights[place] for place in known], color=color, marker="o", linewidth=1.8)
         axis.annotate(f" {plain(str(row[0]))}", (known[-1], heights[known[-1]]), (5, 0), **beside)
     for place, one in enumerate(axes.values()):
