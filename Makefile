@@ -6,7 +6,7 @@ VERSIONS ?= --constraint constraints.txt
 # Processes that run tests side by side, with one thread each. For example: make test WORKERS=4
 WORKERS ?= 2
 # Tests start some hundred processes: compiled anew in each, what they import would take twice as long.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 RUN ?= runs/quickstart
 # For example: make quickstart GAN="stage/perceptual=vgg19"
 PSNR ?=

@@ -47,7 +47,7 @@ from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.evaluation.evaluate import evaluate
 from esrgan_lit.evaluation.methods import BICUBIC, Runner, alpha_series, bicubic, network, series_name
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
-from esrgan_lit.files import file_digest, write_whole
+from esrgan_lit.files import digest, write_whole
 from esrgan_lit.images.levels import to_batch
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
@@ -121,7 +121,7 @@ def vgg_metric(weights: str | Path) -> Metric:
         f"distance of VGG19's features after the ReLU of {', '.join(VGG_TAPS)} (unit length at each position, squared "
         "differences, mean over positions, sum over layers: LPIPS without its learnt weights), RGB of 8-bit images"
     )
-    fingerprint = file_digest(Path(weights)) if Path(weights).is_file() else str(weights)
+    fingerprint = digest(Path(weights)) if Path(weights).is_file() else str(weights)
     return Metric("vgg", "VGG distance", protocol, False, 4, score, fingerprint=fingerprint)
 
 

@@ -20,7 +20,8 @@ from spandrel import ModelLoader
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from test_checkpoints import REFUSALS, WRAPPERS, make_refused
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "weights"))
+from test_load import REFUSALS, WRAPPERS, make_refused
 
 from esrgan_lit import load_generator, psnr_y
 from esrgan_lit.images.levels import to_batch

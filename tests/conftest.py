@@ -13,6 +13,11 @@ from PIL import Image
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow tests, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def testsets() -> Path:
     """Set5 and Set14, with low-resolution images that MATLAB made."""

@@ -172,6 +172,7 @@ def arguments(inputs: dict[str, list[str]]) -> list[str]:
     return [word for name, values in inputs.items() for word in (name, *values)]
 
 
+@pytest.mark.slow
 def test_the_whole_path_and_again(
     inputs: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,8 +237,8 @@ def test_a_training_that_fails_stops_the_others_and_says_why(tmp_path: Path, mon
     """Seed 1 fails at once; seed 0, which would take a minute, is asked to save and end."""
     command = tmp_path / "train"
     command.write_text(
-        "#!/bin/sh\ncase $1 in fail) echo out of luck; exit 3;; esac\n"
-        "trap 'touch saved; exit 0' TERM\nsleep 60 & wait\n"
+        "#!/bin/sh\ncase $1 in fail) until [ -e ready ]; do sleep 0.05; done; echo out of luck; exit 3;; esac\n"
+        "trap 'touch saved; exit 0' TERM\ntouch ready\nsleep 60 & wait\n"
     )
     command.chmod(0o755)
     monkeypatch.chdir(tmp_path)

@@ -70,6 +70,7 @@ def outputs(notebook: dict[str, Any]) -> list[list[set[str]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("notebooks")  # they share two networks
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_and_gives_outputs_of_the_kinds_that_are_kept(
     name: str, runs: Path, photographs: Path, tmp_path: Path

@@ -12,6 +12,7 @@ import pytest
 import esrgan_lit
 
 ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # they share one
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ from PIL import Image
 
 from conftest import make_photograph
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("promises")]  # they share one measurement
 PROMISES = Path(__file__).with_name("promises.json")
 ROOT = Path(__file__).parents[1]
 # Of the checkout rather than of what is installed: an editable installation keeps the commands it was made with.

@@ -96,6 +96,7 @@ def test_refusals_are_plain_and_say_what_to_put_where(tmp_path: Path, monkeypatc
         run_composed("stage.ema_decya=0.9")
 
 
+@pytest.mark.slow
 def test_the_command_in_another_folder(tmp_path: Path, photograph_folder: Path) -> None:
     """No data: what to put where. Then an experiment of the user's own, in their own folder."""
     result = run_command("+experiment=psnr_rrdb23", "trainer=cpu", folder=tmp_path)

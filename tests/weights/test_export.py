@@ -37,6 +37,7 @@ def with_values(generator: Generator) -> Generator:
     return generator.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "half"])
 @pytest.mark.parametrize("suffix", [".onnx", ".pt", ".pt2", ".param", ".xml"])
 @pytest.mark.parametrize("name", NETWORKS)
@@ -86,6 +87,7 @@ def test_files_say_where_the_weights_come_from(tmp_path: Path) -> None:
     assert properties["license"] == "CC0"
 
 
+@pytest.mark.slow
 def test_onnx_has_any_height_and_width_and_float32_ends(tmp_path: Path) -> None:
     for half in (False, True):
         export_generator(with_values(RRDBNet(4, 1, 8, 4)), tmp_path / "net.onnx", Settings(half=half))
@@ -98,6 +100,7 @@ def test_onnx_has_any_height_and_width_and_float32_ends(tmp_path: Path) -> None:
         assert kinds == {onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT}
 
 
+@pytest.mark.slow
 def test_an_export_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = with_values(RRDBNet(4, 1, 8, 4))
     for suffix in (".onnx", ".safetensors", ".param"):
@@ -119,6 +122,7 @@ def test_an_export_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: 
     assert all(path.read_text() == "what was there before" for path in tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_half_precision_that_overflows_is_refused(tmp_path: Path) -> None:
     generator = with_values(RRDBNet(4, 1, 8, 4))
     with torch.no_grad():

@@ -48,6 +48,8 @@ class PairDataModule(L.LightningDataModule):
         workers: processes that prepare batches; 0 for a thread of this process; None for a thread where nothing has to
             be decoded and up to 8 processes otherwise.
         seed: of the order, the crops and the augmentation.
+        degradation: makes the low-resolution images in place of :class:`Bicubic`, of which it is a subclass;
+            ``boundary`` and ``low_res_form`` are then its own.
 
     Raises:
         ValueError: before training starts, for what :meth:`setup` finds wrong.
@@ -72,9 +74,12 @@ class PairDataModule(L.LightningDataModule):
         on_device: bool = True,
         workers: int | None = None,
         seed: int = 0,
+        degradation: Bicubic | None = None,
     ) -> None:
         super().__init__()
-        self.degradation = Bicubic(scale, boundary, low_res_form)
+        self.degradation = degradation or Bicubic(scale, boundary, low_res_form)
+        if self.degradation.scale != scale:
+            raise ValueError(f"data.degradation.scale {self.degradation.scale} is not {scale}; use ${{scale}}")
         if crop < scale or crop % scale:
             below = max(scale, crop // scale * scale)
             raise ValueError(f"crop {crop} is not a multiple of scale {scale}; use {below} or {below + scale}")
