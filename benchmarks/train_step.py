@@ -42,8 +42,8 @@ from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import RelativisticAverageLoss
 from esrgan_lit.losses.perceptual import PerceptualLoss
 from esrgan_lit.networks.dense_block import ResidualDenseBlock
+from esrgan_lit.training.base_stage import Stage
 from esrgan_lit.training.optimizer_step import BatchNormBuffers, StepOptions, keep_freed_memory
-from esrgan_lit.training.stages import Stage
 from esrgan_lit.training.trainer import NOISE
 
 SCHEDULE = partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[50_000], gamma=0.5)

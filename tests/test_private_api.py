@@ -73,7 +73,7 @@ def test_a_checkpoint_keeps_the_counters_that_are_set() -> None:
 
 def test_no_other_module_uses_what_has_no_public_name() -> None:
     """By the names that were found in the past."""
-    names = ("._functions", "_foreach", "found_inf", "_supports_amp", "_broadcast_sigterm", "_batches_that_stepped")
+    names = ("._functions", "_foreach", "found_inf", "_supports_amp", "_broadcast_sigterm", "batch_progress")
     for path in SOURCE.parent.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert path == SOURCE or not [name for name in names if name in text], path

@@ -119,7 +119,9 @@ data: {{train: ["{photograph_folder}"], batch: 2, workers: 1}}
 trainer: {{max_steps: 2}}
 """
     )
-    result = run_command("--config-dir", "mine", "+experiment=my_photographs", folder=tmp_path)
+    # The module is the command too.
+    command = [sys.executable, "-m", "esrgan_lit.cli.train", "--config-dir", "mine", "+experiment=my_photographs"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert list((tmp_path / "runs" / "mine").glob("*/checkpoints/last.ckpt"))
 

@@ -21,6 +21,7 @@ from esrgan_lit.data.photographs import FaultPolicy, Photograph, check_images, l
 from esrgan_lit.degradations.bicubic import Bicubic, LowResForm
 from esrgan_lit.degradations.pairs import Crops, make_pairs
 from esrgan_lit.images.listing import list_images
+from esrgan_lit.private_api import batches_begun
 from esrgan_lit.resize import Boundary
 
 
@@ -122,7 +123,6 @@ class PairDataModule(L.LightningDataModule):
     def train_dataloader(self) -> ThreadedLoader | RetryingLoader:
         """Return batches from the iteration that the trainer is at."""
         trainer = self._attached_trainer()
-        progress = trainer.fit_loop.epoch_loop.batch_progress
 
         def sampler(start: Callable[[], int]) -> StepSampler:
             return StepSampler(self.batch, trainer.global_rank, trainer.world_size, trainer.max_steps, start)
@@ -137,7 +137,7 @@ class PairDataModule(L.LightningDataModule):
             decodes = not self.in_memory and any(image.decodes for image in self.photographs)
             workers = min(8, os.cpu_count() or 1) if decodes else 0
         if workers == 0:
-            return ThreadedLoader(crops, sampler(lambda: progress.total.ready), finish)
+            return ThreadedLoader(crops, sampler(lambda: batches_begun(trainer)), finish)
 
         def from_iteration(step: int) -> DataLoader[Crops]:
             return DataLoader(
@@ -148,7 +148,7 @@ class PairDataModule(L.LightningDataModule):
                 pin_memory=torch.cuda.is_available(),
             )
 
-        return RetryingLoader(from_iteration, lambda: progress.total.ready, trainer.max_steps)
+        return RetryingLoader(from_iteration, lambda: batches_begun(trainer), trainer.max_steps)
 
     def sources_of(self, step: int) -> list[str]:
         """Return where this rank's crops of an iteration (from 0) come from, for messages."""

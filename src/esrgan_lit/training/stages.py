@@ -13,11 +13,9 @@ from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import AdversarialLoss
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.layers import sum_over_ranks
-from esrgan_lit.training.base_stage import SCRATCH, OptimizerFactory, SchedulerFactory, Stage
+from esrgan_lit.training.base_stage import OptimizerFactory, SchedulerFactory, Stage
 from esrgan_lit.training.optimizer_step import BatchNormBuffers, OptimizerStep, StepOptions
 from esrgan_lit.training.validation import Validation
-
-__all__ = ["SCRATCH", "GanStage", "PsnrStage", "Stage"]
 
 
 class PsnrStage(Stage):

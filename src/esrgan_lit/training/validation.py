@@ -98,7 +98,10 @@ class Validation(nn.Module):
                 f"'stage.validation.metrics=[{','.join((*self.metrics, 'NAME'))}]', or monitor one of these"
             )
         name = monitor.removeprefix("val/").removesuffix(WITHOUT_EMA).removesuffix(BOUNDED)
-        better, way = ("max", "higher") if self.metrics[name].higher_is_better else ("min", "lower")
+        higher = self.metrics[name].higher_is_better
+        if higher is None:
+            raise ValueError(f"{setting}.monitor={monitor} cannot choose: {name} has no better direction; take another")
+        better, way = ("max", "higher") if higher else ("min", "lower")
         if mode != better:
             raise ValueError(
                 f"{setting}.mode={mode} keeps the worst: {way} is better of {name}; {setting}.mode={better}"
