@@ -1,7 +1,6 @@
 """``esrgan-data``: check, pack and fetch training images."""
 
 import argparse
-import csv
 import logging
 import os
 import sys
@@ -14,8 +13,9 @@ from esrgan_lit.data.fetch import count_images, expand, fetch
 from esrgan_lit.data.module import open_images
 from esrgan_lit.data.packed import pack
 from esrgan_lit.data.photographs import check_images
-from esrgan_lit.files import readable_bytes
+from esrgan_lit.files import readable_bytes, write_whole
 from esrgan_lit.images.listing import list_images
+from esrgan_lit.reports.tables import Column, Table, one_line
 
 TRAINING_SETS = ("DIV2K-train", "Flickr2K", "OST")  # what conf/data/df2k_ost.yaml trains on
 _SHOWN = 3  # files that the printed table names for each fault; the CSV names all
@@ -72,7 +72,9 @@ def _run_check(options: argparse.Namespace) -> int:
     """Check, print the table and write the CSV; returns 0 where training could start, else 1."""
     report = check(options.folders, options.crop, options.scale, options.low_res, options.benchmark, options.workers)
     print(_format_table(report.findings))
-    _write_csv(report.findings, options.csv)
+    columns = [Column(title) for title in ("file", "fault", "severity", "detail", "remedy")]
+    rows = [[str(path), fault.title, fault.severity, detail, fault.remedy] for path, fault, detail in report.findings]
+    write_whole(options.csv, Table(columns, rows).csv())
     verdict = "training could start" if report.could_start else "training could NOT start"
     print(f"{report.usable} of {report.images} images can be used: {verdict}")
     print(f"every finding: {options.csv}")
@@ -87,24 +89,10 @@ def _format_table(findings: Sequence[Finding]) -> str:
         if not found:
             continue
         lines.append(f"{fault.severity:8} {len(found):6}  {fault.title:28} {fault.remedy}")
-        lines += [f"{'':17}{_printable(f'{path}  {detail}')}".rstrip() for path, _, detail in found[:_SHOWN]]
+        lines += [f"{'':17}{one_line(f'{path}  {detail}')}".rstrip() for path, _, detail in found[:_SHOWN]]
         if len(found) > _SHOWN:
             lines.append(f"{'':17}… and {len(found) - _SHOWN} more")
     return "\n".join([f"{'severity':8} {'files':>6}  {'fault':28} remedy", *lines]) if lines else "nothing found"
-
-
-def _write_csv(findings: Sequence[Finding], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["file", "fault", "severity", "detail", "remedy"])
-        for found, fault, detail in findings:
-            rows.writerow([_printable(str(found)), fault.title, fault.severity, _printable(detail), fault.remedy])
-
-
-def _printable(text: str) -> str:
-    # A name in another encoding than the system's can be opened but not printed.
-    return os.fsencode(text).decode(errors="replace")
 
 
 # pack

@@ -48,7 +48,7 @@ class Result(NamedTuple):
 def evaluate(
     sets: Sequence[TestSet], methods: Sequence[Method], metrics: Sequence[Metric], cache: Path, workers: int
 ) -> list[Result]:
-    """Every method, and every set's finished images, on every image of the sets.
+    """Score every method, and every set's finished images, on every image of the sets.
 
     Networks run one image after the other; scores are computed by ``workers`` threads meanwhile.
 
@@ -83,7 +83,7 @@ def evaluate(
 def _outputs(
     case: Case, images: Images, methods: Sequence[Method], cache: Path
 ) -> Iterator[tuple[str, Path | OutputError]]:
-    """(method, file with its output or why there is none)."""
+    """Yield each method and the file with its output, or why there is none."""
     low_res = digest_image(images.low_res)
     for method in methods:
         path = cache / "outputs" / f"{_key(CACHE_VERSION, method.fingerprint, low_res)}.png"

@@ -49,8 +49,8 @@ def draw_alpha_series(report: SetReport, alphas: Sequence[float], path: str | Pa
         side: of the crop in pixels.
     """
     case = report.test_set.cases[0]
-    ends = (read_output(report, case.name, series_name(alpha, "networks")) for alpha in (min(alphas), max(alphas)))
-    crop = most_different(*ends, side)
+    first, last = (read_output(report, case.name, series_name(alpha, BY[0])) for alpha in (min(alphas), max(alphas)))
+    crop = most_different(first, last, side)
     rows: dict[str, dict[str, np.ndarray | None]] = {}
     for kind in BY:
         row: dict[str, np.ndarray | None] = {}

@@ -91,7 +91,7 @@ def draw_curves(runs: Sequence[Sequence[Path]], path: Path) -> None:
     """
     figure, axes = pyplot().subplots(2, len(runs), figsize=(5.5 * len(runs), 6), squeeze=False, layout="constrained")
     for (terms, validation), logs in zip(axes.T, runs, strict=True):
-        curves = read_curves(logs)
+        curves = {name: thinned(points, 4 * POINTS) for name, points in read_curves(logs).items()}
         _plot(terms, {name: curves[f"train/{name}"] for name in loss_terms(curves)}, logarithmic=True)
         _plot(validation, {name: points for name, points in curves.items() if name.startswith("val/psnr_y")})
         terms.set(title=plain(logs[0].parents[2].name), ylabel="loss terms and running means")
@@ -148,7 +148,7 @@ def _draw(groups: Any) -> list[Chart]:
 
 
 def _plot(axis: Any, curves: Mapping[str, Points], logarithmic: bool = False) -> None:
-    """Plot curves; long ones as running means, faintly themselves behind it. Rates have steps, and no noise."""
+    """Plot curves, {name: points}: long ones, but for rates, as running means with themselves faintly behind."""
     for number, (name, points) in enumerate(curves.items()):
         if points:
             iterations, values = zip(*points, strict=True)

@@ -33,7 +33,7 @@ class SetReport:
 
     @cached_property
     def figures(self) -> dict[str, dict[str, float]]:
-        """Method → metric → figure of the set. NaN where it does not exist on every image: no means over fewer."""
+        """Return method → metric → figure; NaN where it does not exist on every image: no means over fewer."""
         return {
             method: {
                 metric.name: metric.pool([row[method].values[metric.name] for row in self.results.values()])
@@ -44,12 +44,12 @@ class SetReport:
 
     @property
     def columns(self) -> list[Column]:
-        """A column for each metric."""
+        """Return a column for each metric."""
         return [Column(one.title, f".{one.digits}f", one.higher_is_better, one.protocol) for one in self.metrics]
 
     @property
     def table(self) -> Table:
-        """The figures of the set, a row per method."""
+        """Return the figures of the set, a row per method."""
         return Table(
             [Column("method"), *self.columns],
             [[method, *self._values(figures)] for method, figures in self.figures.items()],
@@ -57,7 +57,7 @@ class SetReport:
 
     @property
     def images_table(self) -> Table:
-        """The figures of each image, a row per image and method; the images differ, so that none is best."""
+        """Return the figures of each image, a row per image and method; the images differ, so that none is best."""
         columns = [Column(column.title, column.form, hint=column.hint) for column in self.columns]
         return Table(
             [Column("image"), Column("method"), *columns, Column("note")],
@@ -70,12 +70,12 @@ class SetReport:
 
     @cached_property
     def literature(self) -> list[Published]:
-        """Published figures of this set, of metrics that were measured."""
+        """Return published figures of this set, of metrics that were measured."""
         return published_for(self.test_set.name, [one.name for one in self.metrics], self.test_set.degradation.scale)
 
     @property
     def literature_table(self) -> Table:
-        """The published figures, and ours of the same metric with their difference."""
+        """Return the published figures, and ours of the same metric with their difference."""
         metrics = {metric.name: metric for metric in self.metrics}
         rows: list[list[Value]] = []
         for one in self.literature:
@@ -91,13 +91,13 @@ class SetReport:
 
     @property
     def notes(self) -> list[str]:
-        """What had to be done, or went wrong, on each image."""
+        """Return what had to be done, or went wrong, on each image."""
         rows = [result for row in self.results.values() for result in row.values() if result.note]
         return [f"{result.image}, {result.method}: {result.note}" for result in rows]
 
     @cached_property
     def plane(self) -> tuple[Metric, dict[str, tuple[float, float]]] | None:
-        """Method → (RMSE, PI or else NIQE), and which of the two; None where they were not measured."""
+        """Return method → (RMSE, PI or else NIQE), and which of the two; None where they were not measured."""
         names = {metric.name: metric for metric in self.metrics}
         perceptual = names.get("pi") or names.get("niqe")
         if perceptual is None or "rmse" not in names:
@@ -107,7 +107,7 @@ class SetReport:
 
     @property
     def regions(self) -> list[str]:
-        """The perceptually best method in each region of PIRM 2018 that has one."""
+        """Name the perceptually best method in each region of PIRM 2018 that has one."""
         lines = []
         if self.plane is not None:
             metric, points = self.plane

@@ -196,7 +196,7 @@ def write_evaluation(
 
 
 def _image_data(report: SetReport, one: View, addresses: Mapping[str, str]) -> dict[str, Any]:
-    """What the slider needs of an image."""
+    """Return what the slider needs of an image."""
     row = report.results[one.case.name]
     captions = dict(zip(addresses, addresses, strict=True))
     for name, result in row.items():
@@ -216,7 +216,7 @@ def _image_data(report: SetReport, one: View, addresses: Mapping[str, str]) -> d
 
 
 def _encode(views: Sequence[View], limit: float) -> tuple[dict[int, dict[str, str]], str]:
-    """Data addresses of all images (by the identity of their view), and a remark on what had to be given up."""
+    """Return data addresses of all images (by the identity of their view), and a remark on what had to be given up."""
     # WebP without loss takes about three quarters of a PNG, and base64 a third more than what it holds.
     lossless = sum(path.stat().st_size for one in views for path in (one.case.high_res, *one.outputs.values())) <= limit
     encoded: dict[int, dict[str, str]] = {}

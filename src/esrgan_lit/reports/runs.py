@@ -51,12 +51,12 @@ class Run:
 
     @cached_property
     def curves(self) -> dict[str, list[tuple[int, float]]]:
-        """Every logged figure: name → (iteration − 1, value)."""
+        """Return every logged figure: name → (iteration − 1, value)."""
         return read_curves(logs_in(self.folder))
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """The configuration, resolved where the run came to log it: dotted key → value."""
+        """Return the configuration, resolved where the run came to log it: dotted key → value."""
         files = [log.with_name("hparams.yaml") for log in reversed(logs_in(self.folder))]
         for file in (*files, self.folder / ".hydra" / "config.yaml"):
             content = _read_yaml(file)
@@ -66,20 +66,20 @@ class Run:
 
     @cached_property
     def overrides(self) -> dict[str, str]:
-        """What the command line changed: key → value."""
+        """Return what the command line changed: key → value."""
         given = _read_yaml(self.folder / ".hydra" / "overrides.yaml")
         pairs = (str(each).partition("=") for each in given) if isinstance(given, list) else ()
         return {key.lstrip("+"): value for key, _, value in pairs}
 
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
-        """Its checkpoints, by iteration."""
+        """Return its checkpoints, by iteration."""
         found = [_describe_checkpoint(path) for path in (self.folder / "checkpoints").glob("*.ckpt")]
         return sorted(found, key=lambda one: (one.iteration or 0, one.name))
 
     @cached_property
     def panels(self) -> dict[int, dict[str, Path]]:
-        """The image panels: iteration → name of the image → file."""
+        """Return the image panels: iteration → name of the image → file."""
         panels: dict[int, dict[str, Path]] = {}
         for path in sorted((self.folder / "panels").glob("step_*.png")):
             if found := re.fullmatch(r"step_(\d+)_(.+)", path.stem):
@@ -88,24 +88,24 @@ class Run:
 
     @cached_property
     def remarks(self) -> list[str]:
-        """Warnings and errors in its log files, each once."""
+        """Return warnings and errors in its log files, each once."""
         lines = [line for path in sorted(self.folder.glob("*.log")) for line in _read_text(path).splitlines()]
         return list(dict.fromkeys(line for line in lines if "[WARNING]" in line or "[ERROR]" in line))
 
     @property
     def iterations(self) -> int:
-        """How many it did, as far as its log and checkpoints know."""
+        """Return how many it did, as far as its log and checkpoints know."""
         logged = [points[-1][0] + 1 for points in self.curves.values() if points]
         return max([*logged, *(one.iteration or 0 for one in self.checkpoints)], default=0)
 
     @property
     def failure(self) -> str:
-        """Why it failed, as a job of a sweep; otherwise empty."""
+        """Return why it failed, as a job of a sweep; otherwise empty."""
         return _read_text(self.folder / FAILURE).strip()
 
     @property
     def state(self) -> str:
-        """``complete``, ``failed`` or ``unfinished``, which may mean that it is running, and how far it came."""
+        """Return ``complete``, ``failed`` or ``unfinished``, which may mean that it is running, and how far it came."""
         planned = self.settings.get("trainer.max_steps", "")
         if not planned.isdigit() or self.iterations < int(planned):
             word = "failed" if self.failure else "unfinished"
@@ -114,20 +114,20 @@ class Run:
 
     @property
     def monitor(self) -> str:
-        """The validation figure that ``best.ckpt`` is best by, such as ``val/psnr_y``."""
+        """Return the validation figure that ``best.ckpt`` is best by, such as ``val/psnr_y``."""
         old = "val/rank" if "val/rank" in self.curves else "val/psnr_y"
         return self.settings.get("trainer.callbacks.best.monitor", old)
 
     @property
     def best_at(self) -> int | None:
-        """Where in the curves the best validation is, by :attr:`monitor`; None where there is none."""
+        """Return where in the curves the best validation is, by :attr:`monitor`; None where there is none."""
         sign = -1 if self.settings.get("trainer.callbacks.best.mode") == "min" else 1
         ranks = [(sign * value, -at) for at, value in self.curves.get(self.monitor, []) if math.isfinite(value)]
         return -max(ranks)[1] if ranks else None
 
     @property
     def figures(self) -> dict[str, float]:
-        """What runs are compared by.
+        """Return what runs are compared by.
 
         ``best/…`` and ``last/…`` are the metrics of the best and of the last validation; ``loss/…`` the raw,
         unweighted loss terms, means over the last tenth of the log, so that other weights of theirs compare.
@@ -147,7 +147,7 @@ class Run:
 
 
 def open_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in folders, each of which is a run's or a sweep's.
+    """Open the runs in folders, each of which is a run's or a sweep's.
 
     Raises:
         ValueError: when a folder is neither.
@@ -160,7 +160,7 @@ def open_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def jobs_of(folder: Path) -> list[Run]:
-    """The jobs of a sweep that were begun, by number; none where the folder is not a sweep's."""
+    """Return the jobs of a sweep that were begun, by number; none where the folder is not a sweep's."""
     if not (folder / "multirun.yaml").is_file():
         return []
     jobs = [path.parent for path in folder.rglob(".hydra")]
@@ -168,19 +168,19 @@ def jobs_of(folder: Path) -> list[Run]:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Keys of the overrides that are not the same in all runs."""
+    """Return the keys of the overrides that are not the same in all runs."""
     keys = dict.fromkeys(key for run in runs for key in run.overrides)
     return [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
 
 
 def logs_in(folder: Path) -> list[Path]:
-    """CSV logs of a run, one for each time it was started, in that order."""
+    """Return the CSV logs of a run, one for each time it was started, in that order."""
     logs = [log for log in folder.glob("csv/version_*/metrics.csv") if log.parent.name[8:].isdigit()]
     return sorted(logs, key=lambda log: int(log.parent.name[8:]))
 
 
 def read_curves(logs: Sequence[Path]) -> dict[str, list[tuple[int, float]]]:
-    """Columns of Lightning's CSV logs: name → (iteration, value).
+    """Read the columns of Lightning's CSV logs: name → (iteration, value).
 
     Where a later start went back to an earlier iteration, its values take the place of those from there on. A line that
     a kill cut short is left out.

@@ -27,7 +27,7 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """The title, with an arrow to where it is better."""
+        """Return the title, with an arrow to where it is better."""
         return self.title + {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
 
     def show(self, value: Value) -> str:
@@ -53,18 +53,18 @@ class Table:
 
     @property
     def cells(self) -> list[list[str]]:
-        """The rows as they are printed."""
+        """Return the rows as they are printed."""
         return [[column.show(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
 
     @property
     def numeric(self) -> list[bool]:
-        """For each column, whether it holds numbers."""
+        """Return for each column whether it holds numbers."""
         values = [[row[at] for row in self.rows if row[at] is not None] for at in range(len(self.columns))]
         return [bool(column) and not any(isinstance(value, str) for value in column) for column in values]
 
     @property
     def best(self) -> list[float]:
-        """For each column the best of its numbers; NaN where none is marked."""
+        """Return for each column the best of its numbers; NaN where none is marked."""
         found = []
         for at, column in enumerate(self.columns):
             values = [row[at] for row in self.rows]
@@ -106,5 +106,6 @@ class Table:
 
 
 def one_line(text: str) -> str:
-    """Return a text with spaces in the place of line ends and of what cannot be printed or encoded."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    """Return a text in one line that can be printed and encoded, whatever a file name holds."""
+    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # of a name in another encoding
+    return "".join(character if character.isprintable() else " " for character in whole)
