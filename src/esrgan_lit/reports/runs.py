@@ -74,7 +74,7 @@ class Run:
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
         """Return its checkpoints, by iteration."""
-        found = [_describe_checkpoint(path) for path in (self.folder / "checkpoints").glob("*.ckpt")]
+        found = [_describe_checkpoint(path) for path in (self.folder / "checkpoints").glob("[!.]*.ckpt")]
         return sorted(found, key=lambda one: (one.iteration or 0, one.name))
 
     @cached_property

@@ -3,13 +3,14 @@
 import logging
 import os
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from esrgan_lit.files import unfinished_files, written_whole
 
 log = logging.getLogger(__name__)
 
@@ -28,23 +29,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Save, or leave what is at ``path`` as it was and say so."""
         path = Path(path)
-        unfinished = path.with_name(f".{path.name}.partial")
         self.failure = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())  # or a power cut could leave the new name before the new content
-            if path.name == "last.ckpt" and path.exists():
-                os.replace(path, path.with_name("previous.ckpt"))
-            os.replace(unfinished, path)
+            for leftover in unfinished_files(path):  # of a training that was killed
+                leftover.unlink(missing_ok=True)
+            with written_whole(path) as unfinished:
+                with unfinished.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())  # or a power cut could leave the new name before the new content
+                if path.name == "last.ckpt" and path.exists():
+                    os.replace(path, path.with_name("previous.ckpt"))
         except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports a write that failed
             self.failure = error if isinstance(error, OSError) else OSError(str(error).splitlines()[0])
             log.error("%s was not written, what was there before is kept and training goes on: %s", path, self.failure)
-        finally:
-            with suppress(OSError):
-                unfinished.unlink()
 
 
 def save_last(trainer: L.Trainer, path: Path) -> None:
@@ -65,7 +63,7 @@ def save_last(trainer: L.Trainer, path: Path) -> None:
 
 def find_checkpoint(folder: str | Path) -> Path | None:
     """Return the newest whole checkpoint in a folder, or None; those that are not whole are named in a warning."""
-    files = sorted(Path(folder).glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    files = sorted(Path(folder).glob("[!.]*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in files:
         fault = find_fault(path)
         if fault is None:
