@@ -1,21 +1,18 @@
 """Upscaling measured: speed beside other programs, memory against its prediction, seams of tiles, exactness of strips.
 
-    python benchmarks/upscale.py --weights FILE                      # speed, all installed engines beside spandrel
+    python benchmarks/upscale.py --weights FILE                      # speed, both engines beside spandrel
     python benchmarks/upscale.py --weights FILE --memory             # peak memory of fresh processes
     python benchmarks/upscale.py --weights FILE --seams PHOTOGRAPH…  # what tiles change, by overlap
     python benchmarks/upscale.py --weights FILE --strips PHOTOGRAPH… # what strips change: nothing
 
-The rivals of the speed table are spandrel's eager model and each program with the whole network as one graph for the
-exact size, as its own users would run it (`pip install '.[test,openvino,onnxruntime,ncnn]'`). Each takes turns with
-spandrel's, because a busy machine is noisy; times are medians. ``esrgan_lit …`` goes from 8-bit pixels to 8-bit pixels,
-and ``auto`` marks what ``esrgan-upscale`` takes; the largest difference is to spandrel's unrounded image and comes from
-the engine alone.
+The rival of the speed table is spandrel's eager model (`pip install '.[test]'`). Each takes turns with it, because a
+busy machine is noisy; times are medians. ``esrgan_lit …`` goes from 8-bit pixels to 8-bit pixels, and ``auto`` marks
+what ``esrgan-upscale`` takes; the largest difference is to spandrel's unrounded image and comes from the engine alone.
 """
 
 import argparse
 import gc
 import json
-import math
 import os
 import re
 import statistics
@@ -32,11 +29,12 @@ from PIL import Image
 
 from esrgan_lit import load_generator
 from esrgan_lit.images.levels import to_image
-from esrgan_lit.inference.engines import ENGINES, GraphEngine, body_of, draw_block, draw_finish, head_of, installed
-from esrgan_lit.inference.upscale import Upscaler
+from esrgan_lit.inference import winograd
+from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.networks.generator import Generator
 
 MIB = 2**20
+INSTALLED = ["torch", "winograd"] if winograd.available() else ["torch"]
 
 
 def main() -> None:
@@ -45,7 +43,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--engines", nargs="+", default=installed(), choices=ENGINES)
+    parser.add_argument("--engines", nargs="+", default=INSTALLED, choices=["torch", "winograd"])
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--max-memory", type=int, help="MiB, with --memory")
     parser.add_argument("--seams", type=Path, nargs="+", metavar="PHOTOGRAPH")
@@ -77,29 +75,22 @@ def speed_table(options: argparse.Namespace) -> None:
     for side in options.sizes:
         pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
         low_res = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
-        start = time.perf_counter()
-        auto = Upscaler(generator, "auto", "cpu", trial_side=64 if side < 256 else 128).engine.name
-        trial = time.perf_counter() - start
-        print(f"\n{side}×{side}: auto takes {auto}, after a trial of {trial:.1f} s")
+        auto = Upscaler(generator, "auto", "cpu").engine.name
+        print(f"\n{side}×{side}")
         print("| what | ms | spandrel, ms | × spandrel | largest difference |\n|---|---:|---:|---:|---:|", flush=True)
         with torch.inference_mode():
             reference = theirs(low_res)
-            graphs = [(name, "one graph") for name in options.engines if name not in ("torch", "winograd")]
-            for name, kind in [*graphs, *((name, "esrgan_lit") for name in options.engines)]:
+            for name in options.engines:
                 # One at a time: each row is there when it is measured, and one working memory is held.
-                difference = float("nan")
-                if kind == "one graph":
-                    run = whole_graph(name, generator, low_res)
-                else:
-                    upscaler = Upscaler(generator, name, "cpu")
-                    run = partial(upscaler, pixels)
-                    difference = largest_difference(upscaler, low_res, reference)
+                upscaler = Upscaler(generator, name, "cpu")
+                run = partial(upscaler, pixels)
+                difference = largest_difference(upscaler, low_res, reference)
                 run()
                 pairs = [(timed(run), timed(partial(theirs, low_res))) for _ in range(options.repeats)]
                 its, spandrels = (statistics.median(column) for column in zip(*pairs, strict=True))
-                what = f"{name}, {kind}" if kind == "one graph" else f"esrgan_lit {name}" + " (auto)" * (name == auto)
+                what = f"esrgan_lit {name}" + " (auto)" * (name == auto)
                 cells = [what, f"{its * 1e3:.0f}", f"{spandrels * 1e3:.0f}", f"{spandrels / its:.2f}"]
-                cells.append("–" if math.isnan(difference) else f"{difference:.0e}")
+                cells.append(f"{difference:.0e}")
                 print(f"| {' | '.join(cells)} |", flush=True)
                 run = upscaler = None
                 gc.collect()
@@ -112,22 +103,9 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def whole_graph(name: str, generator: Generator, low_res: torch.Tensor) -> Callable[[], object]:
-    """A program with the whole network as one graph; the first convolution, 0.1 % of the work, is left to PyTorch."""
-    from esrgan_lit.inference import engines
-
-    engine = GraphEngine(name, generator)  # pyright: ignore[reportArgumentType]
-    graph = engines._GRAPHS[name]()
-    head = features = graph.input(generator.architecture["width"])
-    for block in body_of(engine.generator):
-        features = draw_block(graph, features, block)
-    run = graph.built(draw_finish(graph, features, head, engine.generator))
-    return lambda: run(head_of(engine.generator, low_res))
-
-
 def largest_difference(upscaler: Upscaler, low_res: torch.Tensor, reference: torch.Tensor) -> float:
     """Of the unrounded images."""
-    image = upscaler._single(low_res, False, lambda done: None)
+    image = upscaler._single(low_res, 3, lambda done: None)
     return float((torch.from_numpy(image).permute(2, 0, 1)[None] - reference).abs().max())
 
 
@@ -224,21 +202,21 @@ def strip_table(generator: Generator, options: argparse.Namespace) -> None:
     images = centres(options.strips, options.side)
     for name in options.engines:
         upscaler = Upscaler(generator, name, "cpu")
-        for trunk_rows, finish_rows in ((options.side, 8), (options.side, 50), (16, 8), (48, 64), (100, 50)):
+        for trunk_rows, tail_rows in ((options.side, 8), (options.side, 50), (16, 8), (48, 64), (100, 50)):
             raw, levels = [], []
             for image in images:
                 low_res = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
                 outputs = []
-                for rows in ((options.side, options.side), (trunk_rows, finish_rows)):
+                for rows in ((options.side, options.side), (trunk_rows, tail_rows)):
                     plan = Upscaler._plan(upscaler, options.side, options.side, 2**45)
                     assert plan is not None
-                    plan = plan._replace(trunk_rows=rows[0], finish_rows=rows[1])
+                    plan = plan._replace(trunk_rows=rows[0], tail_rows=rows[1])
                     upscaler._plan = lambda height, width, budget, plan=plan: plan
-                    outputs.append(upscaler._single(low_res, False, lambda done: None))
+                    outputs.append(upscaler._single(low_res, 3, lambda done: None))
                 raw.append(np.abs(outputs[0] - outputs[1]).max())
                 first, second = (np.round(np.clip(output, 0, 1) * 255) for output in outputs)
                 levels.append((first != second).mean())
-            print(f"| {name} | {trunk_rows} / {finish_rows} | {max(raw):.1e} | {np.mean(levels):.4%} |", flush=True)
+            print(f"| {name} | {trunk_rows} / {tail_rows} | {max(raw):.1e} | {np.mean(levels):.4%} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from esrgan_lit.data.module import PairDataModule
     from esrgan_lit.inference.upscale import upscale
+    from esrgan_lit.inference.upscaler import Upscaler
     from esrgan_lit.metrics.fidelity import psnr_y, ssim_y
     from esrgan_lit.networks.discriminator import Discriminator
+    from esrgan_lit.networks.generator import Generator
     from esrgan_lit.networks.rrdbnet import RRDBNet
     from esrgan_lit.networks.srresnet import SRResNet
     from esrgan_lit.resize import imresize
@@ -24,10 +26,12 @@ __version__: str
 __all__ = [
     "Discriminator",
     "GanStage",
+    "Generator",
     "PairDataModule",
     "PsnrStage",
     "RRDBNet",
     "SRResNet",
+    "Upscaler",
     "blend",
     "export_generator",
     "imresize",
@@ -42,8 +46,10 @@ __all__ = [
 _MODULES = {
     "data.module": ("PairDataModule",),
     "inference.upscale": ("upscale",),
+    "inference.upscaler": ("Upscaler",),
     "metrics.fidelity": ("psnr_y", "ssim_y"),
     "networks.discriminator": ("Discriminator",),
+    "networks.generator": ("Generator",),
     "networks.rrdbnet": ("RRDBNet",),
     "networks.srresnet": ("SRResNet",),
     "resize": ("imresize",),

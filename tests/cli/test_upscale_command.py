@@ -15,11 +15,11 @@ from PIL import Image
 
 from awkward import PROFILE, make_awkward
 from conftest import make_photograph
-from esrgan_lit import RRDBNet, SRResNet, interpolate, load_generator, save_generator, upscale
+from esrgan_lit import RRDBNet, SRResNet, interpolate, load_generator, save_generator
 from esrgan_lit.cli.upscale import Record, main
 from esrgan_lit.files import written_whole
 from esrgan_lit.images.reading import read_picture
-from esrgan_lit.inference.upscale import Upscaler
+from esrgan_lit.inference.upscaler import Upscaler
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def seen(pixels: np.ndarray) -> np.ndarray:
 def test_one_file(photograph_folder: Path, network: Path, tmp_path: Path, run: Callable[..., None]) -> None:
     source, output = photograph_folder / "a.png", tmp_path / "new" / "out.png"
     run(source, "-o", output)
-    expected = upscale(read_picture(source).pixels, load_generator(network))
+    expected = Upscaler(load_generator(network), "torch", "cpu")(read_picture(source).pixels)
     np.testing.assert_array_equal(read_picture(output).pixels, expected)
     with pytest.raises(SystemExit, match=r"1 outputs exist already that this command did not make, .*out\.png first"):
         run(source, "-o", output)
@@ -166,7 +166,9 @@ def test_globs_formats_sizes_and_blends(photograph_folder: Path, tmp_path: Path,
         run(*arguments, checkpoint=None)
 
 
-def test_refusals(photograph_folder: Path, tmp_path: Path, run: Callable[..., None]) -> None:
+def test_refusals(
+    photograph_folder: Path, tmp_path: Path, run: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     out = ["-o", tmp_path / "out"]
     for arguments, message in (
         (["nowhere", *out], "nowhere does not exist"),
@@ -188,6 +190,11 @@ def test_refusals(photograph_folder: Path, tmp_path: Path, run: Callable[..., No
         pytest.raises(SystemExit, match="another esrgan-upscale writes to"),
     ):
         run(photograph_folder, *out, "--format", "same")
+    with pytest.raises(SystemExit, match="2"):
+        run(photograph_folder, *out, "--engine", "openvino")
+    message = capsys.readouterr().err
+    assert "openvino is no engine for upscaling any more" in message
+    assert "esrgan-export -o NAME.xml" in message
     for option in (["--outscale", "0"], ["--max-memory", "much"], ["--max-memory", "1200"], ["--quality", "0"]):
         with pytest.raises(SystemExit, match="2"):
             run(photograph_folder, *out, *option)

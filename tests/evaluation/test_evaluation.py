@@ -27,7 +27,7 @@ from esrgan_lit.images.levels import to_batch
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.images.writing import save_image
 from esrgan_lit.inference.back_projection import BackProjection
-from esrgan_lit.inference.upscale import Upscaler
+from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.metrics.registry import METRICS, make_metric
 from esrgan_lit.reports.evaluation import SetReport
 from esrgan_lit.reports.plots import crops_of_difference

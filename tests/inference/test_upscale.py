@@ -1,9 +1,7 @@
 """Upscaling arrays: exact in strips, bounded in memory, in every depth and kind of channels."""
 
-import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +14,12 @@ from torch import Tensor, nn
 from conftest import assert_same_levels, make_photograph
 from esrgan_lit import RRDBNet, SRResNet, imresize, load_generator, upscale
 from esrgan_lit.images.levels import to_batch
+from esrgan_lit.inference import winograd
 from esrgan_lit.inference.back_projection import back_project
-from esrgan_lit.inference.engines import GraphEngine, TorchEngine, installed, make_engine
-from esrgan_lit.inference.memory import free_memory
-from esrgan_lit.inference.upscale import Plan, Upscaler, reach_of, resized_to
+from esrgan_lit.inference.engines import ENGINES, TorchEngine
+from esrgan_lit.inference.memory import Plan, free_memory
+from esrgan_lit.inference.pixels import resized_to
+from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.networks.generator import Generator
 
 
@@ -51,7 +51,7 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
 
 
 def floats(upscaler: Upscaler, image: np.ndarray) -> Tensor:
-    return torch.from_numpy(upscaler._single(to_batch(image), False, lambda done: None)).permute(2, 0, 1)[None]
+    return torch.from_numpy(upscaler._single(to_batch(image), 3, lambda done: None)).permute(2, 0, 1)[None]
 
 
 @torch.no_grad()
@@ -60,10 +60,10 @@ def directly(generator: Generator, image: np.ndarray) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", GENERATORS)
-@pytest.mark.parametrize("engine", ["torch", "openvino", "onnxruntime", "ncnn"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_computes_every_generator(kind: str, engine: str) -> None:
-    if engine not in installed():
-        pytest.skip(f"{engine} is not installed")
+    if engine == "winograd" and not winograd.available():
+        pytest.skip("no C++ compiler")
     generator = GENERATORS[kind]()
     for size in ((21, 34), (16, 5)):  # one engine for several sizes
         image = make_photograph(*size, 0)
@@ -99,7 +99,7 @@ def test_tiles_that_see_as_far_as_the_network_have_no_seams() -> None:
     generator = rough(RRDBNet(4, 1, 8, 4))
     image = make_photograph(90, 66, 0)
     tiled = Upscaler(generator, "torch", "cpu", tile=64)
-    assert tiled.overlap == reach_of(generator) == 19
+    assert tiled.overlap == generator.receptive_field == 19
     whole = directly(generator, image)
     bound = 2e-6 * float(whole.abs().max())
     torch.testing.assert_close(floats(tiled, image), whole, rtol=0, atol=bound)
@@ -146,8 +146,7 @@ PEAK = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from esrgan_lit import RRDBNet
-from esrgan_lit.inference import Upscaler
+from esrgan_lit import RRDBNet, Upscaler
 
 upscaler = Upscaler(RRDBNet(4, 1).eval(), sys.argv[1], "cpu")
 # not ru_maxrss, which begins with what the process that started this one takes
@@ -159,8 +158,10 @@ print(most() - upscaler.max_memory)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("engine", installed())
+@pytest.mark.parametrize("engine", ["torch", "winograd"])
 def test_a_process_keeps_its_memory_limit(engine: str) -> None:
+    if engine == "winograd" and not winograd.available():
+        pytest.skip("no C++ compiler")
     done = subprocess.run([sys.executable, "-c", PEAK, engine], check=True, capture_output=True, text=True)
     assert -(120 * 2**20) < int(done.stdout) <= 0  # kept, and a third of it used at least
 
@@ -231,7 +232,7 @@ def test_upscale_takes_and_gives_levels() -> None:
     assert result.dtype == np.uint8
     with torch.no_grad():
         raw = generator(torch.from_numpy(image / 255).permute(2, 0, 1)[None].float())[0].permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(result, np.round(np.clip(raw, 0, 1) * 255).astype(np.uint8))
+    assert_same_levels(result, np.round(np.clip(raw, 0, 1) * 255).astype(np.uint8))
     assert generator.training  # left as it was
     assert upscale(image[:, ::-1], generator).shape == (44, 56, 3)  # views with negative strides too
     deep = upscale((image.astype(np.uint16) * 257), generator)
@@ -325,8 +326,8 @@ def test_any_final_size(dtype: type) -> None:
     ("image", "message"),
     [
         (np.zeros((4, 4, 3)), "float64; give uint8"),
-        (np.zeros(4, np.uint8), r"\(4,\); give grey"),
-        (np.zeros((4, 4, 5), np.uint8), r"\(4, 4, 5\); give grey"),
+        (np.zeros(4, np.uint8), r"\(4,\); give gray"),
+        (np.zeros((4, 4, 5), np.uint8), r"\(4, 4, 5\); give gray"),
         (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
     ],
 )
@@ -335,59 +336,46 @@ def test_other_arrays_are_refused(image: np.ndarray, message: str) -> None:
         upscale(image, RRDBNet(blocks=1, width=8))
 
 
-def test_refusals_name_value_rule_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_name_value_rule_and_remedy() -> None:
     generator = RRDBNet(4, 1, 8, 4)
-    with pytest.raises(ValueError, match=re.escape("engine tensorrt is not known")[:6]):
-        make_engine("tensorrt", generator)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="use --engine torch"):
-        make_engine("ncnn" if "ncnn" in installed() else "torch", generator, torch.device("cuda"))
-    monkeypatch.setattr("esrgan_lit.inference.engines.installed", lambda: ["torch"])
-    monkeypatch.setattr("esrgan_lit.inference.fastest.installed", lambda: ["torch"])
-    with pytest.raises(ValueError, match=r"pip install 'esrgan_lit\[ncnn\]'"):
-        make_engine("ncnn", generator)
-    assert Upscaler(generator, "auto", "cpu").engine.name == "torch"
+    with pytest.raises(ValueError, match="engine 'tensorrt' is not known; use one of auto, torch, winograd"):
+        Upscaler(generator, "tensorrt", "cpu")  # pyright: ignore[reportArgumentType]
+    for name, suffix in (("openvino", "xml"), ("onnxruntime", "onnx"), ("ncnn", "param")):
+        with pytest.raises(ValueError, match=rf"{name} is no engine .*--engine auto.*esrgan-export -o NAME\.{suffix}"):
+            Upscaler(generator, name, "cpu")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"winograd computes in float32 on the CPU.*use --engine torch"):
+        Upscaler(generator, "winograd", "cpu", precision="fp16")
     with pytest.raises(ValueError, match="tile 8 is too small"):
         Upscaler(generator, "torch", "cpu", tile=8)
     with pytest.raises(ValueError, match="takes 1 channel, and the image has 3"):
         Upscaler(RRDBNet(4, 1, 8, 4, channels=1), "torch", "cpu")(make_photograph(8, 8, 0))
 
 
-def test_auto_tries_whole_networks_once_and_takes_the_quickest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if len(installed()) == 1:
-        pytest.skip("no other engine is installed")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    asked: list[tuple[str, int, int]] = []
-    torch_blocks = TorchEngine.blocks
+class Gated(RRDBNet):
+    """Computes what winograd.cpp does not."""
 
-    def quick(self: GraphEngine, first: int, last: int) -> Callable[[Tensor], Tensor]:
-        asked.append((self.name, first, last))
-        return lambda x: x
+    def tail(self, features: Tensor, head: Tensor) -> Tensor:
+        return super().tail(features * head.sigmoid(), head)
 
-    def slow(self: TorchEngine, first: int, last: int) -> Callable[[Tensor], Tensor]:
-        time.sleep(0.3)
-        return torch_blocks(self, first, last)
 
-    monkeypatch.setattr(GraphEngine, "blocks", quick)
-    monkeypatch.setattr(TorchEngine, "blocks", slow)
-    generator = network(blocks=3)
-    remembered = tmp_path / "esrgan_lit" / "engines.json"
-    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 90.0)
-    Upscaler(generator, "auto", "cpu", trial_side=16)
-    assert not remembered.exists()  # found while others kept the processor busy
-    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 5.0)
-    chosen = Upscaler(generator, "auto", "cpu", trial_side=16).engine.name
-    assert chosen != "torch"
-    assert {name for name, _, _ in asked} == set(installed()) - {"torch"}
-    assert {(first, last) for _, first, last in asked} == {(0, 3)}
-    tried = len(asked)
-    assert Upscaler(generator, "auto", "cpu", trial_side=16).engine.name == chosen
-    assert len(asked) == tried  # remembered
-    Upscaler(network(blocks=2), "auto", "cpu", trial_side=16)
-    assert len(asked) > tried  # another architecture
-    assert Upscaler(generator, "auto", "cpu", max_memory=1, trial_side=16).engine.name == "torch"  # takes no weights
-    assert chosen in remembered.read_text()
-    remembered.write_text("{")  # cut short
-    assert Upscaler(generator, "auto", "cpu", trial_side=16).engine.name != "torch"
+def test_auto_is_winograd_where_that_computes_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not winograd.available():
+        pytest.skip("no C++ compiler")
+    generator = network()
+    assert Upscaler(generator, device="cpu").engine.name == "winograd"
+    assert Upscaler(generator, device="cpu", precision="bf16").engine.name == "torch"
+    assert Upscaler(generator, device="cpu", compiled=True).engine.name == "torch"
+    assert Upscaler(generator, device="cpu", max_memory=1).engine.name == "torch"  # no room for transformed weights
+    with pytest.raises(ValueError, match=r"winograd holds 1 MiB of .* weights.*raise --max-memory, or use --engine"):
+        Upscaler(generator, "winograd", "cpu", max_memory=1)
+    gated = rough(Gated(4, 1, 8, 4))
+    upscaler, image = Upscaler(gated, device="cpu"), make_photograph(20, 20, 0)
+    assert upscaler.engine.name == "torch"
+    torch.testing.assert_close(floats(upscaler, image), directly(gated, image))
+    with pytest.raises(ValueError, match=r"winograd does not compute this network: .*use --engine torch"):
+        Upscaler(gated, "winograd", "cpu")
+    monkeypatch.setattr(winograd, "available", lambda: False)
+    assert Upscaler(generator, device="cpu").engine.name == "torch"
 
 
 def test_a_control_group_limits_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

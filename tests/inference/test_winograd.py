@@ -13,8 +13,8 @@ from torch import Tensor
 
 from esrgan_lit import load_generator
 from esrgan_lit.inference import winograd
-from esrgan_lit.inference.engines import body_of, make_engine
-from esrgan_lit.inference.upscale import Upscaler
+from esrgan_lit.inference.engines import make_engine
+from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.rrdbnet import RRDBNet
 from esrgan_lit.networks.srresnet import SRResNet
@@ -24,12 +24,12 @@ needs_compiler = pytest.mark.skipif(not winograd.available(), reason="no C++ com
 
 @torch.inference_mode()
 def outputs(generator: Generator, low_res: Tensor) -> tuple[Tensor, Tensor]:
-    """What the engine and PyTorch make of an image, the finish included and the image skip not."""
+    """What the engine and PyTorch make of an image, the tail included and the image skip not."""
     images = []
     for name in ("winograd", "torch"):
         engine = make_engine(name, generator.eval())
         head = engine.head(low_res)
-        images.append(engine.finish()(engine.blocks(0, len(body_of(generator)))(head), head))
+        images.append(engine.tail()(engine.blocks(0, len(generator.blocks))(head), head))
     return images[0], images[1]
 
 
@@ -57,6 +57,7 @@ def with_larger_weights(generator: Generator) -> Generator:
         RRDBNet(2, blocks=1, width=16, growth=8, unshuffle=2),
         SRResNet(4, blocks=2, width=32),
         SRResNet(3, blocks=1, width=8),
+        SRResNet(2, blocks=2, width=16, batch_norm=True),
     ],
     ids=lambda generator: "-".join(map(str, generator.architecture.values())),
 )
@@ -64,7 +65,7 @@ def with_larger_weights(generator: Generator) -> Generator:
 def test_same_image_as_pytorch(generator: Generator, height: int, width: int) -> None:
     torch.manual_seed(0)
     step = generator.unshuffle
-    low_res = torch.rand(1, generator.architecture["channels"], height * step, width * step)
+    low_res = torch.rand(1, generator.channels, height * step, width * step)
     image, reference = outputs(with_larger_weights(generator), low_res)
     assert image.shape == reference.shape
     assert (image - reference).abs().max() < 1e-5 * reference.abs().max()
@@ -92,7 +93,7 @@ def test_real_weights_stay_within_a_ten_thousandth(real_weights: Path) -> None:
 
 @needs_compiler
 def test_two_processes_compile_at_once(tmp_path: Path) -> None:
-    command = "from esrgan_lit import winograd; print(winograd.library().group_size())"
+    command = "from esrgan_lit.inference import winograd; print(winograd.library().group_size())"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     processes = [
         subprocess.Popen([sys.executable, "-c", command], env=environment, stdout=subprocess.PIPE, text=True)

@@ -1,5 +1,7 @@
 """Sizes and layouts of the networks, against the published counts and an independent implementation."""
 
+import copy
+import inspect
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 
 from esrgan_lit import Discriminator, RRDBNet, SRResNet
 from esrgan_lit.networks.dense_block import ResidualDenseBlock
+from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.layers import scaled_init_
 
 
@@ -121,14 +124,35 @@ def test_the_tail_sees_no_further_than_it_says(scale: int, options: dict) -> Non
     generator = rough(kind(scale=scale, blocks=1, width=8, **options)).double().eval()
     low_res = torch.rand(1, 3, 16, 9, dtype=torch.float64)
     with torch.no_grad():
-        features = generator.trunk(low_res)
-        whole = generator.tail(features, low_res)
+        head, features = generator.trunk(generator.head(low_res))
+        whole = generator.tail(features, head)
         reach = generator.tail_reach
         rows = slice(6 - reach, 9 + reach)
-        strip = generator.tail(features[:, :, rows], low_res[:, :, rows])
+        strip = generator.tail(features[:, :, rows], generator.head(low_res[:, :, rows]))
+        if (skip := generator.image_skip(low_res)) is not None:
+            whole += skip
+            strip += generator.image_skip(low_res[:, :, rows])
     torch.testing.assert_close(
         strip[:, :, reach * scale : (reach + 3) * scale], whole[:, :, 6 * scale : 9 * scale], rtol=0, atol=1e-12
     )
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [RRDBNet(2, 3, 8, 4), SRResNet(2, 3, 8), SRResNet(2, 3, 8, batch_norm=True)],
+    ids=lambda generator: generator.architecture["name"],
+)
+def test_blocks_and_the_whole_network_see_as_far_as_they_say(generator: Generator) -> None:
+    generator = rough(generator).double().eval()
+    blocks = generator.blocks[:1], generator
+    for part, reach, channels in ((blocks[0], generator.block_reach, 8), (blocks[1], generator.receptive_field, 3)):
+        side = 2 * reach + 3
+        x = torch.rand(1, channels, side, side, dtype=torch.float64, requires_grad=True)
+        y = part(x)
+        middle = y.shape[2] // 2
+        y[..., middle, middle].sum().backward()
+        seen = x.grad.abs().sum((0, 1)).nonzero()
+        assert reach >= (seen - side // 2).abs().max() >= reach - 1  # the tail sees a part of its last pixel
 
 
 @pytest.mark.parametrize(("scale", "unshuffle"), [(2, 2), (1, 4), (1, 2)])
@@ -164,7 +188,43 @@ def test_discriminator_gives_a_logit_per_image(crop: int) -> None:
     assert Discriminator(crop=crop, width=4)(torch.rand(2, 3, crop, crop)).shape == (2, 1)
 
 
+@pytest.mark.parametrize("options", [{"scale": 2, "blocks": 1}, {"scale": 3, "blocks": 1, "width": 8}])
+@pytest.mark.parametrize("kind", [RRDBNet, SRResNet])
+def test_the_architecture_builds_the_same_network(kind: type[Generator], options: dict[str, int]) -> None:
+    generator = kind(**options)
+    arguments = dict(generator.architecture)
+    assert arguments.pop("name") == kind.__name__
+    assert arguments == {**{n: p.default for n, p in inspect.signature(kind).parameters.items()}, **options}
+    assert kind(**arguments).architecture == generator.architecture == copy.deepcopy(generator).architecture
+    assert kind(*arguments.values()).architecture == generator.architecture
+
+
+def test_a_generator_says_how_far_it_sees() -> None:
+    class Blind(Generator):
+        pass
+
+    with pytest.raises(TypeError, match="Blind does not say how far it sees; give the class block_reach"):
+        Blind(scale=2)
+
+
 def test_refusals_name_value_rule_and_remedy() -> None:
+    for make, value in (
+        (lambda: RRDBNet(blocks=-1), "blocks -1"),
+        (lambda: RRDBNet(blocks=0), "blocks 0"),
+        (lambda: RRDBNet(width=0), "width 0"),
+        (lambda: RRDBNet(growth=2.5), r"growth 2\.5"),
+        (lambda: RRDBNet(scale=0), "scale 0"),
+        (lambda: RRDBNet(channels=0), "channels 0"),
+        (lambda: RRDBNet(unshuffle=0), "unshuffle 0"),
+        (lambda: SRResNet(blocks=-1), "blocks -1"),
+        (lambda: SRResNet(width=-8), "width -8"),
+        (lambda: Discriminator(width=0), "width 0"),
+        (lambda: Discriminator(channels=-3), "channels -3"),
+    ):
+        with pytest.raises(ValueError, match=f"{value} is too small or not whole; use a whole number of at least 1"):
+            make()
+    with pytest.raises(ValueError, match=r"scale 5 is not supported; use one of 1, 2, 3, 4, 8"):
+        SRResNet(scale=5)
     with pytest.raises(ValueError, match=r"scale 5 is not supported; use one of 1, 2, 3, 4, 8"):
         RRDBNet(scale=5)
     with pytest.raises(ValueError, match=r"crop 100 is not a multiple of 32.*use 96 or 128"):

@@ -139,8 +139,8 @@ def test_what_other_programs_would_read_wrongly_is_refused(tmp_path: Path) -> No
         (RRDBNet(4, 1, 8, 4, bicubic_skip=True), ".pth", "basicsr", "a bicubic skip"),
         (RRDBNet(3, 1, 8, 4), ".pth", "old", "scale 3"),
         (RRDBNet(3, 1, 8, 4), ".safetensors", "old", "scale 3"),
-        (SRResNet(4, 1, 8, batch_norm=True), ".pth", "basicsr", "batch normalisation"),
-        (SRResNet(4, 1, 8), ".pth", "old", "names an RRDBNet's layers, this is an SRResNet"),
+        (SRResNet(4, 1, 8, batch_norm=True), ".pth", "basicsr", "batch normalization"),
+        (SRResNet(4, 1, 8), ".pth", "old", "does not name the layers of SRResNet; use basicsr"),
         (RRDBNet(4, 1, 8, 4), ".bin", "basicsr", "does not end in one of .safetensors, .pth, .onnx"),
         (RRDBNet(4, 1, 8, 4), ".pth", "new", "layout 'new' is not known; use one of basicsr, esrgan, old"),
     )

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -19,8 +19,9 @@ from esrgan_lit.images.listing import SUFFIXES, list_images
 from esrgan_lit.images.reading import read_picture, size_of
 from esrgan_lit.images.writing import DEFAULT_QUALITY, FORMATS, check_format, written_picture
 from esrgan_lit.inference.back_projection import BACK_PROJECTIONS
-from esrgan_lit.inference.engines import ENGINES
-from esrgan_lit.inference.upscale import OVERLAP, PRECISIONS, Upscaler, resized_to
+from esrgan_lit.inference.engines import EngineName, check_engine
+from esrgan_lit.inference.pixels import resized_to
+from esrgan_lit.inference.upscaler import OVERLAP, PRECISIONS, Upscaler
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.weights.interpolate import interpolate
 from esrgan_lit.weights.load import load_generator
@@ -36,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         jobs = plan_outputs(options.inputs, options.output, options.format)
         sizes = {source: size_of(source) for source in jobs.values()}
         generator = _generator(options)
-        side = round(max((height * width for height, width in sizes.values()), default=0) ** 0.5)
         upscaler = Upscaler(
             generator,
             options.engine,
@@ -48,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.self_ensemble,
             options.back_project,
             options.compile,
-            trial_side=64 if side < 256 else 128,
         )
         into_folder = jobs.keys() != {options.output}
         record = Record(options.output if into_folder else None, settings_of(options, generator))
@@ -292,6 +291,14 @@ def _final_size(text: str) -> FinalSize:
     raise argparse.ArgumentTypeError(f"{text} is no size; use a factor such as 2.5, or WIDTHxHEIGHT such as 1920x1080")
 
 
+def _engine(text: str) -> EngineName:
+    try:
+        check_engine(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return cast(EngineName, text)
+
+
 def _quality(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 100:
         raise argparse.ArgumentTypeError(f"{text} is no quality; use 1 … 100")
@@ -321,7 +328,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument(
-        "--engine", default="auto", choices=["auto", *ENGINES], help="auto: the fastest, by a trial, once"
+        "--engine", type=_engine, default="auto", help="torch, winograd, or auto: winograd where it can, else torch"
     )
     machine.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     machine.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto: fp16 on CUDA, else fp32")

@@ -32,7 +32,7 @@ def read_picture(path: Path) -> Picture:
         if deep:
             pixels = _upright(_read_deep(path, opened.format or ""), orientation)
         else:
-            pixels, profile = _pixels(image, profile)
+            pixels, profile = pixels_of(image, profile)
         exif = opened.getexif()
         exif.get_ifd(EXIF_IFD)  # read while the file is open
         for tag in {ORIENTATION, *STORAGE_TAGS} & set(exif):
@@ -58,7 +58,7 @@ def read_image(path: Path) -> np.ndarray:
         PictureError: naming the file, when it is no image or is cut short.
     """
     with _errors_named(path), Image.open(path) as opened:
-        pixels, _ = _pixels(ImageOps.exif_transpose(opened), None)
+        pixels, _ = pixels_of(ImageOps.exif_transpose(opened), None)
     if pixels.dtype == np.uint16:
         pixels = np.round(pixels / 257).astype(np.uint8)  # 65535 → 255
     if pixels.ndim == 2 or pixels.shape[2] == 2:
@@ -87,7 +87,7 @@ def size_of(path: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def _pixels(image: Image.Image, profile: bytes | None) -> tuple[np.ndarray, bytes | None]:
+def pixels_of(image: Image.Image, profile: bytes | None) -> tuple[np.ndarray, bytes | None]:
     """Return the levels of a Pillow image, and the profile that goes with them."""
     if image.mode == "F":
         raise ValueError("its samples are floating point, of unknown range; save it with 8 or 16 bits")

@@ -11,18 +11,23 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
 
 from esrgan_lit.files import cache_folder, written_whole
+from esrgan_lit.inference.memory import needs_of
+from esrgan_lit.inference.tracing import Computed, Convolution, Features, Shuffled, Trace, take_down
+from esrgan_lit.networks.generator import Generator
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
+
+WEIGHTS_FACTOR = 64 / 9
+"""A transformed filter has 64 values for 9."""
 
 # Filters g are transformed to G g Gᵀ: F(6×6, 3×3) for the points 0, ±1, ±2, ±1/2 and ∞, scaled as winograd.cpp has it.
 _FILTER_TRANSFORM = torch.tensor(
@@ -51,190 +56,161 @@ class _Step(ctypes.Structure):
     ]
 
 
-@dataclass(eq=False)
-class Features:
-    """What a graph's operations pass on; this class itself stands for an input."""
+class WinogradEngine:
+    """winograd.cpp, which computes blocks and tail in float32 on the CPU; the head is PyTorch's.
 
-    channels: int
-    scale: int = 1
-    """Height and width, over those of the graph's inputs."""
-
-
-@dataclass(eq=False)
-class _Joined(Features):
-    """A concatenation: never written down, its parts are read one by one."""
-
-    parts: list[Features] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class _Enlarged(Features):
-    """Pixels repeated: never written down, the convolution that reads it reads ``x`` so."""
-
-    x: Features = field(default_factory=lambda: Features(0))
-    factor: int = 1
-
-
-@dataclass(eq=False)
-class _Shuffled(Features):
-    x: Features = field(default_factory=lambda: Features(0))
-    factor: int = 1
-
-
-@dataclass(eq=False)
-class _Convolution(Features):
-    """A convolution, its activation, and up to two skips around it: ``skip + factor · (what was before)``."""
-
-    parts: list[Features] = field(default_factory=list)
-    weights: Tensor = field(default_factory=lambda: torch.empty(0))
-    bias: Tensor = field(default_factory=lambda: torch.empty(0))
-    slope: float = 1
-    enlarge: int = 1
-    skips: list[tuple[Features, float]] = field(default_factory=list)
-
-
-class WinogradGraph:
-    """Takes down a network as ``engines.Graph`` has it, and computes it with winograd.cpp.
+    Args:
+        generator: on the CPU, in float32 and evaluation mode. Its transformed weights are made at once: they take
+            :data:`WEIGHTS_FACTOR` times what its own do.
 
     Raises:
+        UntraceableError: when the generator computes what winograd.cpp does not.
         ValueError: see :func:`library`.
     """
 
-    def __init__(self) -> None:
-        self._library = library()
-        self._group: int = self._library.group_size()
-        self._inputs: list[Features] = []
-        self._computed: list[_Convolution | _Shuffled] = []
+    name = "winograd"
+    dtype = torch.float32
+    device = torch.device("cpu")
 
-    def input(self, channels: int) -> Features:
-        self._inputs.append(Features(channels))
-        return self._inputs[-1]
+    def __init__(self, generator: Generator) -> None:
+        self.library = library()
+        self.group: int = self.library.group_size()
+        self.generator = generator
+        self.needs = needs_of(generator, 1.6, 1.4, copies=2)  # it has its own layout
+        self._blocks = [take_down(block, self.needs.width) for block in generator.blocks]
+        self._tail = take_down(generator.tail, self.needs.width, self.needs.width)
+        nodes = [node for trace in (*self._blocks, self._tail) for node in trace.computed]
+        self.weights = {node: self._transformed(node) for node in nodes if isinstance(node, Convolution)}
 
-    def conv(self, x: Features, weight: np.ndarray, bias: np.ndarray, slope: float | None) -> Features:
-        enlarge = x.factor if isinstance(x, _Enlarged) else 1
-        parts = x.parts if isinstance(x, _Joined) else [x.x if isinstance(x, _Enlarged) else x]
-        weights, padded_bias = self._transformed(weight, bias, [part.channels for part in parts])
-        slope = 1 if slope is None else slope
-        self._computed.append(_Convolution(len(weight), x.scale, parts, weights, padded_bias, slope, enlarge))
-        return self._computed[-1]
+    def head(self, low_res: Tensor) -> Tensor:
+        """Image (1, channels, height, width) → features."""
+        return self.generator.head(low_res)
 
-    def concat(self, nodes: Sequence[Features]) -> Features:
-        if len(nodes) == 1:
-            return nodes[0]
-        return _Joined(sum(node.channels for node in nodes), nodes[0].scale, list(nodes))
+    def blocks(self, first: int, last: int) -> Callable[[Tensor], Tensor]:
+        """Return what computes the blocks ``first … last - 1``."""
+        return _Program(self, self._blocks[first:last])
 
-    def add(self, x: Features, y: Features, factor: float) -> Features:
-        # Convolutions add what they computed to a skip before they write it down.
-        assert isinstance(y, _Convolution)
-        assert self._computed[-1] is y
-        assert len(y.skips) < 2
-        y.skips.append((x, factor))
-        return y
+    def tail(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return what computes the tail."""
+        return _Program(self, [self._tail])
 
-    def nearest(self, x: Features, factor: int) -> Features:
-        return _Enlarged(x.channels, x.scale * factor, x, factor)
+    def padded(self, channels: int) -> int:
+        """Round channels up to what winograd.cpp computes at once."""
+        return -(-channels // self.group) * self.group
 
-    def shuffle(self, x: Features, factor: int) -> Features:
-        self._computed.append(_Shuffled(x.channels // factor**2, x.scale * factor, x, factor))
-        return self._computed[-1]
+    def to_memory(self, x: Tensor) -> Tensor:
+        """(1, channels, height, width) → (height, width, channels), channels padded by zeros."""
+        image = x[0].permute(1, 2, 0)
+        missing = self.padded(image.shape[2]) - image.shape[2]
+        return (F.pad(image, (0, missing)) if missing else image).contiguous()
 
-    def built(self, output: Features) -> Callable[..., Tensor]:
-        """Returns what computes it: features (1, channels, height, width) of each input → of the output."""
-        last_reader: dict[Features, int] = {output: len(self._computed)}
-        depths: dict[Features, int] = {}  # channels of a dense block, under the one it starts with
-        for number, node in enumerate(self._computed):
-            for read in _reads(node):
-                last_reader[read] = max(number, last_reader.get(read, 0))
-            if isinstance(node, _Convolution) and len(node.parts) > 1:
-                depth = sum(self._padded(part.channels) for part in node.parts)
-                depths[node.parts[0]] = max(depth, depths.get(node.parts[0], 0))
+    def _transformed(self, node: Convolution) -> tuple[Tensor, Tensor]:
+        """Filters (outputs, inputs, 3, 3) and bias, as winograd.cpp wants them."""
+        outputs = self.padded(node.channels)
+        parts = node.weight.split([part.channels for part in node.parts], 1)
+        padded = [F.pad(part, (0, 0, 0, 0, 0, self.padded(part.shape[1]) - part.shape[1])) for part in parts]
+        filters = F.pad(torch.cat(padded, 1).double(), (0, 0, 0, 0, 0, 0, 0, outputs - node.channels))
+        transform = _FILTER_TRANSFORM
+        positions = torch.einsum("yi,ocij,xj->yxco", transform, filters, transform)
+        positions = positions.reshape(len(transform) ** 2, filters.shape[1], -1, self.group)
+        return positions.transpose(1, 2).float().contiguous(), F.pad(node.bias, (0, outputs - node.channels))
 
-        def run(*inputs: Tensor) -> Tensor:
-            height, width = inputs[0].shape[-2:]
-            threads = torch.get_num_threads()
-            images = {node: self._to_memory(x) for node, x in zip(self._inputs, inputs, strict=True)}
-            floats = (self._library.transformed_floats(height, width, depth, threads) for depth in depths.values())
-            transformed = torch.empty(max(floats, default=0))
-            spare: dict[torch.Size, list[Tensor]] = {}
-            steps: list[_Step] = []
-            for number, node in enumerate(self._computed):
-                stored = node.channels if node is output else self._padded(node.channels)
-                shape = torch.Size((node.scale * height, node.scale * width, stored))
-                if isinstance(node, _Shuffled):
-                    self._compute(steps, threads)
-                    enlarged = F.pixel_shuffle(_from_memory(images[node.x], node.x.channels), node.factor)
-                    images[node] = self._to_memory(enlarged)
-                else:
-                    images[node] = spare[shape].pop() if spare.get(shape) else torch.empty(shape)
-                    depth = depths.get(node.parts[0], 0)
-                    steps.append(self._step(node, images, transformed if depth else None, depth))
-                for read in _reads(node):
-                    # Another step may write there: steps run one after the other. Inputs are the caller's.
-                    if last_reader[read] == number and read in images and read not in self._inputs:
-                        image = images.pop(read)
-                        spare.setdefault(image.shape, []).append(image)
-            self._compute(steps, threads)
-            return _from_memory(images[output], output.channels)
 
-        return run
+class _Program:
+    """Some parts of a network, one after the other: features (1, channels, height, width) of each input → of the last.
 
-    def _step(
-        self, node: _Convolution, images: dict[Features, Tensor], transformed: Tensor | None, depth: int
-    ) -> _Step:
-        skips = [*((images[skip].data_ptr(), factor) for skip, factor in node.skips), (None, 0.0), (None, 0.0)]
-        image, source = images[node], images[node.parts[-1]]
+    Args:
+        engine: has the weights.
+        traces: of the parts.
+    """
+
+    def __init__(self, engine: WinogradEngine, traces: Sequence[Trace]) -> None:
+        self.engine = engine
+        self.inputs, self.output = traces[0].inputs, traces[-1].output
+        self.computed = [node for trace in traces for node in trace.computed]
+        self.same: dict[Features, Features] = {after.inputs[0]: before.output for before, after in pairwise(traces)}
+        self.last_reader: dict[Features, int] = {self.output: len(self.computed)}
+        self.depths: dict[Features, int] = {}  # channels of a dense block, under the one it starts with
+        for number, node in enumerate(self.computed):
+            for read in self._reads(node):
+                self.last_reader[read] = max(number, self.last_reader.get(read, 0))
+            if isinstance(node, Convolution) and len(node.parts) > 1:
+                depth = sum(engine.padded(part.channels) for part in node.parts)
+                self.depths[node.parts[0]] = max(depth, self.depths.get(node.parts[0], 0))
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        engine, threads = self.engine, torch.get_num_threads()
+        height, width = inputs[0].shape[-2:]
+        images: dict[Features, Tensor] = {
+            node: engine.to_memory(x) for node, x in zip(self.inputs, inputs, strict=True)
+        }
+        floats = (engine.library.transformed_floats(height, width, depth, threads) for depth in self.depths.values())
+        transformed = torch.empty(max(floats, default=0))
+        spare: dict[torch.Size, list[Tensor]] = {}
+        steps: list[_Step] = []
+        for number, node in enumerate(self.computed):
+            stored = node.channels if node is self.output else engine.padded(node.channels)
+            shape = torch.Size((node.scale * height, node.scale * width, stored))
+            if isinstance(node, Shuffled):
+                self._compute(steps, threads)
+                spare.clear()  # of smaller images, which nothing reads any more
+                x = _from_memory(images[self.same.get(node.x, node.x)], node.x.channels)
+                images[node] = engine.to_memory(_shuffled(x, node.factor))
+            else:
+                images[node] = spare[shape].pop() if spare.get(shape) else torch.empty(shape)
+                steps.append(self._step(node, images, transformed))
+            for read in self._reads(node):
+                # Another step may write there: steps run one after the other. Inputs are the caller's.
+                if self.last_reader[read] == number and read in images and read not in self.inputs:
+                    image = images.pop(read)
+                    spare.setdefault(image.shape, []).append(image)
+        self._compute(steps, threads)
+        return _from_memory(images[self.output], self.output.channels)
+
+    def _reads(self, node: Computed) -> list[Features]:
+        """List what a node reads as images; parts of a concatenation but the last were transformed by earlier ones."""
+        reads = [node.x] if isinstance(node, Shuffled) else [node.parts[-1], *(skip for skip, _ in node.skips)]
+        return [self.same.get(read, read) for read in reads]
+
+    def _step(self, node: Convolution, images: dict[Features, Tensor], transformed: Tensor) -> _Step:
+        source, *skips = (images[read] for read in self._reads(node))
+        depth = self.depths.get(node.parts[0], 0) if node.enlarge == 1 else 0
+        weights, bias = self.engine.weights[node]
+        image = images[node]
+        added = [(skip.data_ptr(), factor) for skip, (_, factor) in zip(skips, node.skips, strict=True)]
+        added += [(None, 0.0), (None, 0.0)]
         return _Step(
             input=source.data_ptr(),
-            transformed=None if transformed is None else transformed.data_ptr(),
-            weights=node.weights.data_ptr(),
-            bias=node.bias.data_ptr(),
-            skip1=skips[0][0],
-            skip2=skips[1][0],
+            transformed=transformed.data_ptr() if depth else None,
+            weights=weights.data_ptr(),
+            bias=bias.data_ptr(),
+            skip1=added[0][0],
+            skip2=added[1][0],
             output=image.data_ptr(),
-            factor1=skips[0][1],
-            factor2=skips[1][1],
-            slope=node.slope,
+            factor1=added[0][1],
+            factor2=added[1][1],
+            slope=1 if node.slope is None else node.slope,
             height=image.shape[0],
             width=image.shape[1],
             enlarge=node.enlarge,
-            seen=sum(self._padded(part.channels) for part in node.parts[:-1]),
+            seen=sum(self.engine.padded(part.channels) for part in node.parts[:-1]),
             fresh=source.shape[2],
             depth=depth,
-            outputs=len(node.bias),
+            outputs=len(bias),
             stored=image.shape[2],
         )
 
     def _compute(self, steps: list[_Step], threads: int) -> None:
-        if steps and self._library.run((_Step * len(steps))(*steps), len(steps), threads):
+        if steps and self.engine.library.run((_Step * len(steps))(*steps), len(steps), threads):
             raise MemoryError("winograd could not compute this tile: out of memory")
         steps.clear()
 
-    def _padded(self, channels: int) -> int:
-        return -(-channels // self._group) * self._group
 
-    def _to_memory(self, x: Tensor) -> Tensor:
-        """(1, channels, height, width) → (height, width, channels), channels padded by zeros."""
-        image = x[0].permute(1, 2, 0)
-        return F.pad(image, (0, self._padded(image.shape[2]) - image.shape[2])).contiguous()
-
-    def _transformed(self, weight: np.ndarray, bias: np.ndarray, inputs: list[int]) -> tuple[Tensor, Tensor]:
-        """Filters (outputs, inputs, 3, 3) and bias, as winograd.cpp wants them."""
-        outputs = self._padded(len(weight))
-        parts = torch.from_numpy(weight).split(inputs, 1)
-        padded = [F.pad(part, (0, 0, 0, 0, 0, self._padded(part.shape[1]) - part.shape[1])) for part in parts]
-        filters = F.pad(torch.cat(padded, 1).double(), (0, 0, 0, 0, 0, 0, 0, outputs - len(weight)))
-        transform = _FILTER_TRANSFORM
-        positions = torch.einsum("yi,ocij,xj->yxco", transform, filters, transform)
-        positions = positions.reshape(len(transform) ** 2, filters.shape[1], -1, self._group)
-        return (
-            positions.transpose(1, 2).float().contiguous(),
-            F.pad(torch.from_numpy(bias), (0, outputs - len(bias))),
-        )
-
-
-def _reads(node: _Convolution | _Shuffled) -> list[Features]:
-    """What a node reads as an image. Parts of a concatenation but the last were transformed by earlier ones."""
-    return [node.x] if isinstance(node, _Shuffled) else [node.parts[-1], *(skip for skip, _ in node.skips)]
+def _shuffled(x: Tensor, factor: int) -> Tensor:
+    """Pixel shuffle, laid out as winograd.cpp wants it, so that it is copied once."""
+    _, channels, height, width = x.shape
+    cells = x.view(channels // factor**2, factor, factor, height, width).permute(3, 1, 4, 2, 0)
+    return cells.reshape(1, height * factor, width * factor, -1).permute(0, 3, 1, 2)
 
 
 def _from_memory(image: Tensor, channels: int) -> Tensor:

@@ -28,9 +28,10 @@ class ResidualDenseBlock(nn.Module):
         return self.with_skip(x)[1]
 
     def with_skip(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The input, for a skip around this block, and the output."""
-        # Compilers and exporters plan their memory themselves.
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        """Return the input, for a skip around this block, and the output."""
+        # Compilers, exporters and winograd.py (which gives no tensor) plan their memory themselves.
+        planned = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        if planned or not isinstance(x, Tensor):
             return x, self.concatenating(x)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
@@ -39,7 +40,7 @@ class ResidualDenseBlock(nn.Module):
         return cast(tuple[Tensor, Tensor], _DenseBlock.apply(x, *weights))
 
     def concatenating(self, x: Tensor) -> Tensor:
-        """The same as it is usually written: backward keeps each concatenation, 640 channels for 192."""
+        """Compute the same as it is usually written: backward keeps each concatenation, 640 channels for 192."""
         x1 = leaky_relu(self.conv1(x))
         x2 = leaky_relu(self.conv2(torch.cat((x, x1), 1)))
         x3 = leaky_relu(self.conv3(torch.cat((x, x1, x2), 1)))
@@ -91,7 +92,7 @@ class _DenseBlock(torch.autograd.Function):
 
 
 def _conv_backward(gradient: Tensor, features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of a 3×3 convolution with padding 1 at its input, weight and bias."""
+    """Return the gradients of a 3×3 convolution with padding 1 at its input, weight and bias."""
     ones, zeros = [1, 1], [0, 0]
     return torch.ops.aten.convolution_backward.default(
         gradient, features, weight, [weight.shape[0]], ones, ones, ones, False, zeros, 1, [True, True, True]
@@ -102,7 +103,7 @@ _leaky_relu_backward = torch.ops.aten.leaky_relu_backward.default
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
-    """From the first to the last; in new memory unless there is but one."""
+    """Add from the first to the last; in new memory unless there is but one."""
     first, *others = terms
     for number, term in enumerate(others):
         first = first.add_(term) if number else first + term

@@ -7,6 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from esrgan_lit.networks.generator import check_at_least_one
 from esrgan_lit.networks.layers import GlobalBatchNorm2d, Norm, scaled_init_
 
 
@@ -20,13 +21,14 @@ class Discriminator(nn.Module):
         width: channels of the first convolution; the deepest have eight times as many.
         channels: image channels.
         batch_norm: ``global`` takes batch statistics over the mini-batches of all ranks, so that training does not
-            depend on the number of GPUs; ``per_rank`` over each one's own; ``none`` leaves batch normalisation out.
+            depend on the number of GPUs; ``per_rank`` over each one's own; ``none`` leaves batch normalization out.
 
     Shape: (batch, channels, crop, crop) → (batch, 1).
     """
 
     def __init__(self, crop: int = 128, width: int = 64, channels: int = 3, batch_norm: Norm = "global") -> None:
         super().__init__()
+        check_at_least_one(width=width, channels=channels)
         if crop < 32 or crop % 32:
             below = max(32, crop // 32 * 32)
             raise ValueError(

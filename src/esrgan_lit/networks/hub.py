@@ -40,6 +40,8 @@ class HubFolder:
     """
 
     architecture: dict[str, Any]
+    architecture_name: str
+    scale: int
     metadata: Mapping[str, str] = {}
 
     def save_pretrained(self, folder: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
@@ -57,7 +59,7 @@ class HubFolder:
         contents = {
             WEIGHTS: lambda path: path.write_bytes(save(state, header)),
             CONFIG: lambda path: path.write_text(json.dumps(self.architecture, indent=2) + "\n"),
-            CARD: lambda path: path.write_text(model_card(self.architecture, metadata)),
+            CARD: lambda path: path.write_text(_model_card(self.architecture, self.scale, metadata)),
         }
         for name, write in contents.items():
             with written_whole(folder / name) as unfinished:
@@ -102,9 +104,9 @@ class HubFolder:
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder} has no {name}; give a folder of save_pretrained, or user/name")
         arguments = json.loads((folder / CONFIG).read_text())
-        name = arguments.pop("name", cls.__name__)
-        if name != cls.__name__:
-            raise ValueError(f"{source} holds an {name}, not an {cls.__name__}; use {name}.from_pretrained")
+        name = arguments.pop("name", cls.architecture_name)
+        if name != cls.architecture_name:
+            raise ValueError(f"{source} holds an {name}, not an {cls.architecture_name}; use {name}.from_pretrained")
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
             metadata = origin_of(file.metadata() or {})
@@ -128,9 +130,12 @@ def origin_of(header: Mapping[str, str]) -> dict[str, str]:
     return origin
 
 
-def model_card(architecture: Mapping[str, Any], metadata: Mapping[str, str]) -> str:
+def _model_card(architecture: Mapping[str, Any], scale: int, metadata: Mapping[str, str]) -> str:
     """Return the text of a model card: what the network is, where it comes from, how it is used."""
-    name, scale = architecture["name"], architecture["scale"]
+    module, _, name = architecture["name"].rpartition(".")
+    imports = f"from esrgan_lit import {name}, upscale"
+    if module:
+        imports = f"from {module} import {name}\n\nfrom esrgan_lit import upscale"
     license_name = metadata.get("license")
     front = ["library_name: esrgan_lit", "pipeline_tag: image-to-image", "tags: [super-resolution, esrgan]"]
     front += [f"license: other\nlicense_name: {json.dumps(license_name)}"] if license_name else []
@@ -143,7 +148,7 @@ def model_card(architecture: Mapping[str, Any], metadata: Mapping[str, str]) -> 
         f"A generator of ESRGAN (Wang et al. 2018): enlarges RGB images {scale} times.\n\n"
         "| | |\n|---|---|\n" + "\n".join(rows) + f"\n{remark}\n"
         "```python\n"
-        f"from esrgan_lit import {name}, upscale\n\n"
+        f"{imports}\n\n"
         f'generator = {name}.from_pretrained("user/name")\n'
         "image = upscale(low_res, generator)  # uint8 RGB (height, width, 3)\n"
         "```\n"

@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor, nn
 
 from esrgan_lit.networks.dense_block import ResidualDenseBlock
-from esrgan_lit.networks.generator import Generator, upsampling_steps
+from esrgan_lit.networks.generator import Generator, check_at_least_one, upsampling_steps
 from esrgan_lit.networks.layers import enlarge_bicubic, leaky_relu, scaled_init_
 
 
@@ -31,6 +31,10 @@ class RRDBNet(Generator):
     Shape: (batch, channels, height, width) → (batch, channels, scale · height, scale · width).
     """
 
+    block_reach = 15  # five convolutions in each of three dense blocks
+    layouts = ("basicsr", "esrgan", "old")
+    tail_reach = 3  # the last of the trunk one pixel, those of enlarged features less than two together
+
     def __init__(
         self,
         scale: int = 4,
@@ -41,21 +45,10 @@ class RRDBNet(Generator):
         bicubic_skip: bool = False,
         unshuffle: int = 1,
     ) -> None:
-        super().__init__()
-        self.scale = scale
-        self.unshuffle = unshuffle
+        super().__init__(scale, channels, unshuffle)
+        check_at_least_one(blocks=blocks, width=width, growth=growth)
         self.steps = upsampling_steps(scale * unshuffle)
         self.bicubic_skip = bicubic_skip
-        self.architecture = {
-            "name": "RRDBNet",
-            "scale": scale,
-            "blocks": blocks,
-            "width": width,
-            "growth": growth,
-            "channels": channels,
-            "bicubic_skip": bicubic_skip,
-            "unshuffle": unshuffle,
-        }
         conv = partial(nn.Conv2d, kernel_size=3, padding=1)
         self.conv_first = conv(channels * unshuffle**2, width)
         self.body = nn.Sequential(*(ResidualInResidualDenseBlock(width, growth) for _ in range(blocks)))
@@ -66,20 +59,36 @@ class RRDBNet(Generator):
         self.conv_last = conv(width, channels)
         scaled_init_(self)
 
-    def trunk(self, low_res: Tensor) -> Tensor:
-        features = self.conv_first(F.pixel_unshuffle(low_res, self.unshuffle))
-        first, *others = cast(Iterator[ResidualInResidualDenseBlock], self.body)
-        skip, deep = first.with_skip(features)
-        for block in others:
-            deep = block(deep)
-        return skip + self.conv_body(deep)
+    @property
+    def blocks(self) -> nn.Sequential:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.body
 
-    def tail(self, features: Tensor, low_res: Tensor) -> Tensor:
+    @property
+    def peculiarity(self) -> str | None:
+        if self.bicubic_skip:
+            return "a bicubic skip (generator.bicubic_skip)"
+        three = 3 in (self.scale, self.scale * self.unshuffle)
+        return "scale 3, which they would take for 2" if three else None
+
+    def head(self, low_res: Tensor) -> Tensor:
+        return self.conv_first(F.pixel_unshuffle(low_res, self.unshuffle))
+
+    def trunk(self, head: Tensor) -> tuple[Tensor, Tensor]:
+        first, *others = cast(Iterator[ResidualInResidualDenseBlock], self.blocks)
+        head, features = first.with_skip(head)  # gradients are summed in the order of one written without with_skip
+        for block in others:
+            features = block(features)
+        return head, features
+
+    def tail(self, features: Tensor, head: Tensor) -> Tensor:
+        features = head + self.conv_body(features)
         for number, factor in enumerate(self.steps, start=1):
-            enlarged = F.interpolate(features, scale_factor=factor, mode="nearest")
-            features = leaky_relu(self.get_submodule(f"conv_up{number}")(enlarged))
-        image = self.conv_last(leaky_relu(self.conv_hr(features)))
-        return image + enlarge_bicubic(low_res, self.scale) if self.bicubic_skip else image
+            conv_up = self.get_submodule(f"conv_up{number}")
+            features = leaky_relu(conv_up(F.interpolate(features, scale_factor=factor, mode="nearest")))
+        return self.conv_last(leaky_relu(self.conv_hr(features)))
+
+    def image_skip(self, low_res: Tensor) -> Tensor | None:
+        return enlarge_bicubic(low_res, self.scale) if self.bicubic_skip else None
 
 
 class ResidualInResidualDenseBlock(nn.Module):
@@ -95,6 +104,6 @@ class ResidualInResidualDenseBlock(nn.Module):
         return self.with_skip(x)[1]
 
     def with_skip(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The input, for a further skip around this block, and the output."""
+        """Return the input, for a further skip around this block, and the output."""
         skip, deep = self.rdb1.with_skip(x)
         return skip, skip + 0.2 * self.rdb3(self.rdb2(deep))

@@ -8,6 +8,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -87,7 +88,7 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
         ExportError: when the runtime does not take the network, or gives other images. The path is left as it was.
     """
     path, settings = Path(path), settings or Settings()
-    settings = settings._replace(metadata=header(generator, settings.metadata))
+    settings = replace(settings, metadata=header(generator, settings.metadata))
     if path.suffix not in TARGETS:
         raise ValueError(f"{path} does not end in one of {', '.join(TARGETS)}; what the file is called says what it is")
     target = TARGETS[path.suffix]
@@ -135,7 +136,7 @@ class _Differences(NamedTuple):
 
 def _compare(generator: Generator, run: Run, odd_sizes: bool) -> _Differences:
     source = torch.Generator().manual_seed(0)
-    channels = generator.architecture["channels"]
+    channels = generator.channels
     absolute, relative = {}, []
     for height, width in SIZES:
         if not odd_sizes:
@@ -154,18 +155,14 @@ def _compare(generator: Generator, run: Run, odd_sizes: bool) -> _Differences:
 def _refuse_layout(generator: Generator, suffix: str, layout: str) -> None:
     if layout not in LAYOUTS:
         raise ValueError(f"layout {layout!r} is not known; use one of {', '.join(LAYOUTS)}")
-    architecture = generator.architecture
     if suffix not in (".pth", ".safetensors"):
         return
-    if layout != "basicsr" and architecture["name"] != "RRDBNet":
-        raise ValueError(f"layout {layout} names an RRDBNet's layers, this is an {architecture['name']}; use basicsr")
-    own = None
-    if architecture.get("bicubic_skip"):
-        own = "a bicubic skip (generator.bicubic_skip)"
-    elif architecture["name"] == "RRDBNet" and 3 in (generator.scale, generator.scale * generator.unshuffle):
-        own = "scale 3, which they would take for 2"
-    elif architecture.get("batch_norm"):
-        own = "batch normalisation (generator.batch_norm)"
+    if layout not in generator.layouts:
+        raise ValueError(
+            f"layout {layout} does not name the layers of {generator.architecture_name}; "
+            f"use {' or '.join(generator.layouts)}"
+        )
+    own = generator.peculiarity
     if own and (suffix == ".pth" or layout != "basicsr"):
         raise ValueError(
             f"programs that read {suffix} with the names of {layout} do not know {own} and would give other images; "

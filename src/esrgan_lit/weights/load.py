@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +10,43 @@ import torch
 from safetensors.torch import save
 
 from esrgan_lit.files import written_whole
+from esrgan_lit.networks import rrdbnet, srresnet  # noqa: F401 (a file may name their classes)
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.hub import WEIGHTS
-from esrgan_lit.networks.rrdbnet import RRDBNet
-from esrgan_lit.networks.srresnet import SRResNet
 from esrgan_lit.weights import releases
 from esrgan_lit.weights.layouts import Architecture, WeightsError
 from esrgan_lit.weights.reading import Weights, read_file
 
-GENERATORS = {"RRDBNet": RRDBNet, "SRResNet": SRResNet}
-
 
 def build_generator(architecture: Architecture) -> Generator:
-    """Build a generator from its ``architecture``: the class's name and its constructor's arguments."""
+    """Build a generator from its ``architecture``: the class's name and its constructor's arguments.
+
+    Classes of other packages are found where they were imported before: a file of weights imports nothing.
+
+    Raises:
+        WeightsError: when there is no such class, or it does not take these arguments.
+    """
     arguments = dict(architecture)
-    name = arguments.pop("name", None)
-    if name not in GENERATORS:
-        raise WeightsError(f"architecture {name!r} is not known; known are {', '.join(GENERATORS)}")
+    name = str(arguments.pop("name", None))
+    known = {subclass.architecture_name: subclass for subclass in _subclasses(Generator)}
+    if name not in known:
+        module = name.rpartition(".")[0]
+        remedy = (
+            f"import its module first (import {module}), or give the command --import {module}, if you trust it"
+            if module
+            else f"known are {', '.join(known)}"
+        )
+        raise WeightsError(f"architecture {name!r} is not known; {remedy}")
     try:
-        return GENERATORS[name](**arguments)
+        return known[name](**arguments)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"architecture {architecture} cannot be built: {error}") from error
+
+
+def _subclasses(kind: type[Generator]) -> Iterator[type[Generator]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 def load_generator(source: str | Path, ema: bool = True) -> Generator:
@@ -104,7 +120,7 @@ def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str
     """Write a generator's weights as a slim safetensors file: whole, or not at all.
 
     Args:
-        generator: an :class:`RRDBNet` or :class:`SRResNet`.
+        generator: of any class.
         path: must end in ``.safetensors``.
         metadata: further entries for the file's header, beside those of the generator's own file.
     """

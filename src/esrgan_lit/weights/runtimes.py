@@ -5,16 +5,15 @@ import importlib
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor, nn
 
 from esrgan_lit.networks.generator import Generator
-from esrgan_lit.networks.rrdbnet import RRDBNet
 
 Run = Callable[[np.ndarray], np.ndarray]
 """float32 (1, channels, height, width) in [0, 1] → the enlarged image."""
@@ -28,7 +27,8 @@ class ExportError(RuntimeError):
     """A generator cannot be written so, or what was written gives other images than PyTorch."""
 
 
-class Settings(NamedTuple):
+@dataclass(frozen=True)
+class Settings:
     """How to write.
 
     Attributes:
@@ -40,7 +40,7 @@ class Settings(NamedTuple):
 
     layout: str = "basicsr"
     half: bool = False
-    metadata: Metadata = {}  # noqa: RUF012 (a NamedTuple's default, never written to)
+    metadata: Metadata = field(default_factory=dict)
 
 
 # Programs of PyTorch
@@ -57,61 +57,25 @@ class _HalfInside(nn.Module):
         return self.network(low_res.half()).float()
 
 
-class _Portable(nn.Module):
-    """A generator in layers that every runtime computes alike.
+class _Unpadded(nn.Module):
+    """A generator for sizes that are multiples of its pixel-unshuffle: it does not pad others."""
 
-    The bicubic skip is written as convolutions: runtimes differ in MATLAB's kernel (OpenVINO by 0.07), or lack it.
-
-    Args:
-        generator: is not changed.
-        padded: pad sizes that are no multiple of the pixel-unshuffle; without, they are not accepted.
-    """
-
-    def __init__(self, generator: Generator, padded: bool) -> None:
+    def __init__(self, generator: Generator) -> None:
         super().__init__()
-        self.generator = copy.deepcopy(generator)
-        self.padded = padded
-        self.enlarge = None
-        if isinstance(self.generator, RRDBNet) and self.generator.bicubic_skip:
-            self.generator.bicubic_skip = False
-            self.enlarge = _Bicubic(generator.architecture["channels"], generator.scale)
+        self.generator = generator
 
     def forward(self, low_res: Tensor) -> Tensor:
-        network = self.generator
-        image = network(low_res) if self.padded else network.tail(network.trunk(low_res), low_res)
-        return image if self.enlarge is None else image + self.enlarge(low_res)
-
-
-class _Bicubic(nn.Module):
-    """Bicubic enlargement (a = −0.5): a 5×5 convolution for each place in a pixel, renormalised at the borders."""
-
-    kernels: Tensor
-
-    def __init__(self, channels: int, scale: int) -> None:
-        super().__init__()
-        self.scale = scale
-        centre = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
-        away = (torch.arange(-2, 3) - centre[:, None]).abs()
-        near, far = 1.5 * away**3 - 2.5 * away**2 + 1, -0.5 * away**3 + 2.5 * away**2 - 4 * away + 2
-        taps = torch.where(away <= 1, near, torch.where(away < 2, far, 0))  # (scale, 5)
-        kernels = torch.einsum("ih,jw->ijhw", taps, taps).reshape(scale**2, 1, 5, 5)
-        self.register_buffer("kernels", kernels.repeat(channels, 1, 1, 1).float())
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self._sums(image) / self._sums(image * 0 + 1)
-
-    def _sums(self, image: Tensor) -> Tensor:
-        sums = F.conv2d(image, self.kernels, padding=2, groups=self.kernels.shape[0] // self.scale**2)
-        return F.pixel_shuffle(sums, self.scale)
+        return self.generator.unpadded(low_res)
 
 
 def _network(generator: Generator, half: bool, padded: bool = True) -> nn.Module:
-    network = _Portable(generator, padded)
+    generator = copy.deepcopy(generator)
+    network = generator if padded else _Unpadded(generator)
     return (_HalfInside(network.half()) if half else network).eval()
 
 
 def _example(generator: Generator, size: tuple[int, int] = _TRACED[0]) -> Tensor:
-    return torch.rand(1, generator.architecture["channels"], *size)
+    return torch.rand(1, generator.channels, *size)
 
 
 def _any_size() -> dict[str, dict[int, Any]]:
@@ -120,16 +84,19 @@ def _any_size() -> dict[str, dict[int, Any]]:
 
 
 def write_torchscript(generator: Generator, path: Path, settings: Settings) -> None:
+    """Write TorchScript."""
     traced = torch.jit.trace(_network(generator, settings.half), _example(generator))
     assert isinstance(traced, torch.jit.ScriptModule)
     torch.jit.save(traced, path, _extra_files={"metadata.json": json.dumps(settings.metadata)})
 
 
 def run_torchscript(path: Path, settings: Settings) -> Run:
+    """Return what runs a file of :func:`write_torchscript`."""
     return _run_program(torch.jit.load(path))
 
 
 def write_torch_export(generator: Generator, path: Path, settings: Settings) -> None:
+    """Write a program of torch.export."""
     # Two images at once: torch.export takes a batch of one for a constant.
     example = _example(generator).expand(2, -1, -1, -1)
     # Its guards would take the padding of the example's size for that of all sizes.
@@ -139,6 +106,7 @@ def write_torch_export(generator: Generator, path: Path, settings: Settings) -> 
 
 
 def run_torch_export(path: Path, settings: Settings) -> Run:
+    """Return what runs a file of :func:`write_torch_export`."""
     return _run_program(torch.export.load(path).module())
 
 
@@ -154,6 +122,7 @@ def _run_program(program: Callable[[Tensor], Tensor]) -> Run:
 
 
 def write_onnx(generator: Generator, path: Path, settings: Settings) -> None:
+    """Write ONNX, for any batch, height and width."""
     need("onnxscript")
     need("onnxruntime")
     example = _example(generator).expand(2, -1, -1, -1)
@@ -172,14 +141,16 @@ def write_onnx(generator: Generator, path: Path, settings: Settings) -> None:
 
 
 def run_onnx(path: Path, settings: Settings) -> Run:
+    """Return what runs a file of :func:`write_onnx`, in ONNX Runtime."""
     session = need("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda image: session.run(None, {"low_res": image})[0]
 
 
 def write_openvino(generator: Generator, path: Path, settings: Settings) -> None:
+    """Write OpenVINO's ``.xml`` and ``.bin``, by way of ONNX."""
     openvino = need("openvino")
     onnx = path.with_suffix(".onnx")
-    write_onnx(generator, onnx, settings._replace(half=False))
+    write_onnx(generator, onnx, replace(settings, half=False))
     model = openvino.convert_model(onnx)
     for key, value in settings.metadata.items():
         model.set_rt_info(value, ["esrgan_lit", key])
@@ -187,12 +158,14 @@ def write_openvino(generator: Generator, path: Path, settings: Settings) -> None
 
 
 def run_openvino(path: Path, settings: Settings) -> Run:
+    """Return what runs a file of :func:`write_openvino`."""
     precision = {"INFERENCE_PRECISION_HINT": "f32"}  # the weights are rounded, the arithmetic is the device's choice
     model = need("openvino").Core().compile_model(path, "CPU", precision)
     return lambda image: model(image)[0]
 
 
 def write_ncnn(generator: Generator, path: Path, settings: Settings) -> None:
+    """Write ncnn's ``.param`` and ``.bin``, with pnnx."""
     pnnx = need("pnnx")
     need("ncnn")
     network = _network(generator, half=False, padded=generator.unshuffle == 1)
@@ -200,7 +173,7 @@ def write_ncnn(generator: Generator, path: Path, settings: Settings) -> None:
     assert isinstance(traced, torch.jit.ScriptModule)
     script = path.with_suffix(".pt")
     torch.jit.save(traced, script)
-    channels = generator.architecture["channels"]
+    channels = generator.channels
     shapes = [f"[1,{channels},{height},{width}]" for height, width in _TRACED]
     result = subprocess.run(
         [
@@ -225,6 +198,7 @@ def write_ncnn(generator: Generator, path: Path, settings: Settings) -> None:
 
 
 def run_ncnn(path: Path, settings: Settings) -> Run:
+    """Return what runs a file of :func:`write_ncnn`."""
     ncnn = need("ncnn")
     net = ncnn.Net()
     for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
@@ -244,6 +218,7 @@ def run_ncnn(path: Path, settings: Settings) -> Run:
 
 
 def need(module: str) -> Any:
+    """Import a module of the export extra; ImportError names the extra where it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,0 +1,303 @@
+"""A generator made ready to enlarge images, in the memory there is, without seams.
+
+Blocks hold most of the arithmetic and see far; the tail holds most of the memory and sees few pixels. So features are
+kept for the whole image, the tail runs in strips of rows with their exact margin, and where the blocks' own memory is
+too much, each of them runs in strips as well. All of that gives the pixels of the whole image. Only where even the
+features do not fit are there tiles, which overlap.
+"""
+
+import copy
+import math
+from typing import Literal
+
+import numpy as np
+import psutil
+import torch
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
+from torch import Tensor
+
+from esrgan_lit.images.levels import to_batch, to_levels
+from esrgan_lit.inference.back_projection import BACK_PROJECTIONS, BackProjection, back_project
+from esrgan_lit.inference.engines import Engine, EngineName, TorchEngine, check_engine, default_device, make_engine
+from esrgan_lit.inference.memory import Plan, free_memory, is_out_of_memory, plan
+from esrgan_lit.inference.pixels import check_image
+from esrgan_lit.inference.strips import NotFiniteError, Progress, compute
+from esrgan_lit.networks.generator import Generator
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "fp16", "bf16")
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+# Low-resolution pixels that tiles see beyond their own on each side. Measured on RealSR's weights and two photographs
+# (192², tiles of 96): an overlap of 10 changes 16.6 % of the pixels by up to 24 levels, 16 8.6 % by up to 16, 32 0.65 %
+# by 1, and 64 0.01 % by 1 (benchmarks/upscale.py --seams).
+OVERLAP = 64
+_SMALLEST_TILE = 32
+_MIB = 2**20
+_SPARE = 24 * _MIB  # allocators keep more or less of what is freed, from run to run
+_FLOAT = np.dtype(np.float32)
+_Region = tuple[int, int, int, int]  # top, bottom, left and right in low-resolution pixels
+
+
+class Upscaler:
+    """A generator made ready to enlarge images.
+
+    Args:
+        generator: it is copied.
+        engine: ``torch``, ``winograd`` (float32 on a CPU, 2.6 times as fast) or ``auto``: winograd where it can be
+            compiled and computes this network, else PyTorch.
+        device: ``None`` takes CUDA, else MPS, else the CPU.
+        precision: ``auto`` is fp16 on CUDA and fp32 elsewhere. A tile whose result is not finite is computed again in
+            fp32.
+        max_memory: bytes that the process (on a GPU: its tensors) may take. ``None``: nine tenths of what is free.
+        overlap: low-resolution pixels that tiles see beyond their own on each side, where tiles are needed.
+        tile: largest side of a tile in low-resolution pixels; ``None`` makes tiles only where memory asks for them.
+        self_ensemble: mean over the eight flips and rotations: eight times the work, slightly closer.
+        back_project: make the result agree with the input when it is shrunk again, see :func:`back_project`.
+        compiled: compile the parts with Inductor; ``torch`` only.
+
+    Raises:
+        ValueError: for an option that is not known or does not go with another.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        engine: EngineName = "auto",
+        device: str | torch.device | None = None,
+        precision: Precision = "auto",
+        max_memory: int | None = None,
+        overlap: int = OVERLAP,
+        tile: int | None = None,
+        self_ensemble: bool = False,
+        back_project: BackProjection | None = None,
+        compiled: bool = False,
+    ) -> None:
+        check_engine(engine)
+        place = torch.device(device) if device is not None else default_device(engine)
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision {precision!r} is not known; use one of {', '.join(PRECISIONS)}")
+        if back_project is not None and back_project not in BACK_PROJECTIONS:
+            raise ValueError(f"back projection {back_project!r} is not known; use {' or '.join(BACK_PROJECTIONS)}")
+        if overlap < 0:
+            raise ValueError(f"overlap {overlap} is negative; use {OVERLAP}, or 0 for visible seams")
+        if tile is not None and tile < 2 * _SMALLEST_TILE:
+            raise ValueError(f"tile {tile} is too small; use {2 * _SMALLEST_TILE} or more, or none for no seams")
+        if precision == "auto":
+            precision = "fp16" if place.type == "cuda" else "fp32"
+        self.generator = copy.deepcopy(generator).float().eval().requires_grad_(False)
+        self.scale = generator.scale
+        self.max_memory = max_memory
+        self.tile = tile
+        self.self_ensemble = self_ensemble
+        self.back_project: BackProjection | None = back_project
+        self.fallbacks = 0
+        """Tiles that were computed again in fp32."""
+        self.engine: Engine = make_engine(engine, self.generator, place, _DTYPES[precision], compiled, max_memory)
+        self._exact_engine: Engine | None = None
+        # A tile that sees as far as the network does has no seam at all.
+        self.overlap = _round_up(min(overlap, generator.receptive_field), generator.unshuffle)
+
+    def __call__(self, image: np.ndarray, progress: Progress = lambda done: None) -> np.ndarray:
+        """Enlarge one image.
+
+        Args:
+            image: as :func:`upscale` takes it.
+            progress: told how many megapixels of the input have been dealt with since it was told last.
+
+        Returns:
+            (scale · height, scale · width, …), of the image's dtype and channels.
+
+        Raises:
+            MemoryError: when not even the smallest tile fits.
+        """
+        check_image(image)
+        pixels = image.reshape(*image.shape[:2], -1)
+        colors = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+        full = np.iinfo(image.dtype).max
+        if colors == pixels.shape[2]:
+            result = self._enlarge(pixels, image.dtype, progress)
+        elif (pixels[..., -1] == full).all():
+            result = self._enlarge(pixels[..., :colors], image.dtype, progress)
+            result = np.concatenate((result, np.full((*result.shape[:2], 1), full, image.dtype)), 2)
+        else:
+            result = self._enlarge_seen(pixels, progress)
+        return result.reshape(*result.shape[:2], *image.shape[2:])
+
+    def predicted_bytes(self, height: int, width: int, channels: int = 3, sample_bytes: int = 1) -> int:
+        """Return the most bytes that the process is expected to take while it enlarges an image of this size."""
+        samples = height * width * channels
+        several = self.self_ensemble or self.back_project or channels in (2, 4)  # float32, and copies of it
+        copies = 1 + self.self_ensemble + 4 * (self.back_project is not None) + (channels in (2, 4))
+        low_res = samples * (4 * (1 + (channels in (2, 4))) + sample_bytes)
+        output = samples * self.scale**2 * (4 if several else sample_bytes) * copies
+        budget = self._budget(low_res + output)
+        step = self.generator.unshuffle
+        chosen = self._plan(_round_up(height, step), _round_up(width, step), budget)
+        return self._in_use() + low_res + output + (chosen.bytes if chosen else max(0, budget))
+
+    # ---- images ----
+
+    def _enlarge_seen(self, pixels: np.ndarray, progress: Progress) -> np.ndarray:
+        """Enlarge colors times their alpha, and divide by it afterwards: they count as far as they are seen."""
+        full = np.iinfo(pixels.dtype).max
+        alpha = pixels[..., -1:].astype(np.float32) / full
+        half: Progress = lambda done: progress(done / 2)  # noqa: E731
+        large_alpha = self._enlarge(pixels[..., -1:], _FLOAT, half)
+        result = self._enlarge(pixels[..., :-1].astype(np.float32) / full * alpha, _FLOAT, half)
+        result /= np.maximum(large_alpha, 1 / full)
+        return to_levels(np.concatenate((result, large_alpha), 2), pixels.dtype)
+
+    def _enlarge(self, pixels: np.ndarray, dtype: np.dtype, progress: Progress) -> np.ndarray:
+        """Colors or gray (height, width, channels), levels or [0, 1] → enlarged, as levels or [0, 1] of ``dtype``."""
+        wanted = self.generator.channels
+        if pixels.shape[2] not in (1, wanted):
+            raise ValueError(f"this network takes {wanted} channel, and the image has {pixels.shape[2]}; make it gray")
+        low_res = to_batch(pixels).expand(1, wanted, -1, -1)
+        kept = pixels.shape[2]
+        if not (self.self_ensemble or self.back_project):
+            return self._generate(low_res, kept, dtype, progress)
+        image = (self._ensemble if self.self_ensemble else self._single)(low_res, kept, progress)
+        if self.back_project:
+            planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+            planes = back_project(planes, low_res[:, :kept], self.scale, self.back_project)
+            image = np.ascontiguousarray(planes[0].permute(1, 2, 0).numpy())
+        return to_levels(image, dtype)
+
+    def _single(self, low_res: Tensor, kept: int, progress: Progress) -> np.ndarray:
+        return self._generate(low_res, kept, _FLOAT, progress)
+
+    def _ensemble(self, low_res: Tensor, kept: int, progress: Progress) -> np.ndarray:
+        """Mean over the eight flips and rotations (Timofte et al. 2016, "enhanced prediction")."""
+        total: np.ndarray | None = None
+        for turns in range(4):
+            for flipped in (False, True):
+                turned = low_res.rot90(turns, (2, 3))
+                single = self._single(turned.flip(3) if flipped else turned, kept, lambda done: progress(done / 8))
+                upright = np.rot90(single[:, ::-1] if flipped else single, -turns)
+                total = upright.copy() if total is None else np.add(total, upright, out=total)
+        assert total is not None
+        total /= 8
+        return total
+
+    # ---- tiles ----
+
+    @torch.inference_mode()
+    def _generate(self, low_res: Tensor, kept: int, dtype: np.dtype, progress: Progress) -> np.ndarray:
+        """Enlarge (1, channels, height, width) to (scale · height, scale · width, kept): about [0, 1], or levels.
+
+        One channel that is kept of several is their mean.
+        """
+        height, width = low_res.shape[-2:]
+        output = np.empty((self.scale * height, self.scale * width, kept), dtype)
+        step = self.generator.unshuffle
+        if step > 1:
+            low_res = F.pad(low_res, (0, -width % step, 0, -height % step), "reflect")
+        queue: list[_Region] = [(0, low_res.shape[-2], 0, low_res.shape[-1])]
+        budget = self._budget(output.nbytes)
+        while queue:
+            region = top, bottom, left, right = queue.pop(0)
+            origin = max(0, top - self.overlap), max(0, left - self.overlap)
+            tile = low_res[..., origin[0] : bottom + self.overlap, origin[1] : right + self.overlap]
+            chosen = self._plan(tile.shape[-2], tile.shape[-1], budget)
+            if chosen is None or (self.tile and max(bottom - top, right - left) > self.tile):
+                queue[:0] = self._halves(region, budget)
+                continue
+            account = _Account(progress, (bottom - top) * (right - left) / 1e6)
+            for engine in (lambda: self.engine, self._in_fp32):
+                try:
+                    for first, image in compute(engine(), self.generator, tile, chosen, account.add):
+                        self._write(output, image, origin[0] * self.scale + first, origin[1] * self.scale, region)
+                    break
+                except NotFiniteError:
+                    self.fallbacks += 1
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    # Half the memory means strips of half the rows, and half the tile where they are thin already.
+                    budget = min(budget, chosen.bytes) // 2
+                    if torch.cuda.is_available():
+                        torch.cuda.empty_cache()
+                    queue.insert(0, region)
+                    account.undo()
+                    break
+                account.undo()
+        return output
+
+    def _halves(self, region: _Region, budget: int) -> list[_Region]:
+        top, bottom, left, right = region
+        step = self.generator.unshuffle
+        if max(bottom - top, right - left) < 2 * _SMALLEST_TILE:
+            needed = 2**20
+            while self._plan(bottom - top + 2 * self.overlap, right - left + 2 * self.overlap, needed) is None:
+                needed = needed * 9 // 8
+            lighter = "" if self.engine.name == "torch" else ", or take --engine torch, whose weights are the smallest"
+            raise MemoryError(
+                f"a tile of {right - left}×{bottom - top} with an overlap of {self.overlap} takes {needed / _MIB:.0f} "
+                f"MiB, and {max(0, budget) / _MIB:.0f} MiB are left for it beside {self._in_use() / _MIB:.0f} MiB of "
+                f"programs and weights; raise --max-memory, or lower --overlap{lighter}"
+            )
+        if bottom - top >= right - left:
+            middle = top + _round_up((bottom - top) // 2, step)
+            return [(top, middle, left, right), (middle, bottom, left, right)]
+        middle = left + _round_up((right - left) // 2, step)
+        return [(top, bottom, left, middle), (top, bottom, middle, right)]
+
+    def _write(self, output: np.ndarray, image: Tensor, top: int, left: int, own: _Region) -> None:
+        """Put the part of an image (channels, height, width) at (top, left) that is a tile's own into the output."""
+        first, last = max(top, own[0] * self.scale), min(top + image.shape[1], own[1] * self.scale, len(output))
+        if last <= first:
+            return
+        begin, end = own[2] * self.scale, min(own[3] * self.scale, output.shape[1])
+        part = image[:, first - top : last - top, begin - left : end - left].permute(1, 2, 0).numpy()
+        if output.shape[2] < part.shape[2]:
+            part = part.mean(2, keepdims=True)
+        output[first:last, begin:end] = to_levels(part, output.dtype)
+
+    def _in_fp32(self) -> Engine:
+        if self._exact_engine is None:
+            self._exact_engine = TorchEngine(self.generator, self.engine.device)
+        return self._exact_engine
+
+    # ---- memory ----
+
+    def _plan(self, height: int, width: int, budget: int) -> Plan | None:
+        step, engine = self.generator.unshuffle, self.engine
+        return plan(self.generator, engine.needs, engine.dtype.itemsize, height // step, width // step, budget)
+
+    def _in_use(self) -> int:
+        device = self.engine.device
+        if device.type == "cuda":
+            return torch.cuda.memory_allocated(device)
+        return psutil.Process().memory_info().rss
+
+    def _budget(self, held: int) -> int:
+        """Return the bytes left for computing, when ``held`` are yet to be allocated for input and output."""
+        device = self.engine.device
+        held += _SPARE
+        if self.max_memory is not None:
+            return self.max_memory - self._in_use() - (held if device.type != "cuda" else 0)
+        if device.type == "cuda":
+            return int(0.9 * torch.cuda.mem_get_info(device)[0])
+        return int(0.9 * (free_memory() - held))
+
+
+class _Account:
+    """What has been told about a tile of so many megapixels, in parts of the whole."""
+
+    def __init__(self, progress: Progress, megapixels: float) -> None:
+        self._progress, self._megapixels = progress, megapixels
+        self._told = 0.0
+
+    def add(self, part: float) -> None:
+        self._told += part
+        self._progress(part * self._megapixels)
+
+    def undo(self) -> None:
+        """Take it back: the tile starts again."""
+        self._progress(-self._told * self._megapixels)
+        self._told = 0.0
+
+
+def _round_up(length: int, step: int) -> int:
+    return math.ceil(length / step) * step
