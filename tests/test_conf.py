@@ -51,7 +51,7 @@ def test_every_experiment_trains_and_leaves_a_readable_checkpoint(
         ["stage.options.accumulate=2", "stage.options.clip_norm=1", "data.batch=4"],
         ["stage.discriminator.batch_norm=per_rank", "stage.options.channels_last=true"],
         ["stage.losses.pixel._target_=torch.nn.MSELoss", "stage.losses.pixel=null"],
-        ["stage/perceptual=none", "~stage.losses.pixel", "~stage.loss_weights.pixel"],
+        ["~stage.losses.pixel", "~stage.loss_weights.pixel"],
         [
             "trainer.precision=bf16-mixed",
             "stage.validation.rmse_at_most=16",
