@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 SHORT = (600, 200)
 """Iterations of both stages where the quickstart's own are too many: about a minute on two cores."""
 
-
 log = logging.getLogger(__name__)
 
 
@@ -33,12 +32,13 @@ def run(folder: str | Path, *overrides: str) -> Path:
     """
     # Here, because what training needs takes seconds to import, and who has networks does not train.
     from esrgan_lit.training.checkpointing import find_checkpoint
-    from esrgan_lit.training.trainer import AUTO, train
+    from esrgan_lit.training.trainer import AUTO, take_old_names, train
 
     folder = Path(folder)
     with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
         config = compose("train", list(overrides))
     config.output_dir = str(folder)
+    take_old_names(config)
     found = find_checkpoint(folder / "checkpoints")
     if found is not None:
         config.resume = AUTO

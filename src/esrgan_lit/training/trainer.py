@@ -62,7 +62,7 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
     check_keys(config)
-    _take_old_names(config)
+    take_old_names(config)
     if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
         raise ValueError("trainer.accelerator is gpu, but PyTorch finds no GPU here; train on the CPU with trainer=cpu")
     settings = OmegaConf.to_container(config, resolve=True)
@@ -155,17 +155,7 @@ def check_keys(config: DictConfig) -> None:
         )
 
 
-def _build(part: DictConfig) -> Any:
-    """Make what a ``_target_`` names; where its constructor refuses a value, its own error is raised, not Hydra's."""
-    try:
-        return instantiate(part, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError | OSError | MetricUnavailableError):
-            raise error.__cause__ from None
-        raise
-
-
-def _take_old_names(config: DictConfig) -> None:
+def take_old_names(config: DictConfig) -> None:
     """Take the last release's names of settings, with a warning that says what to give instead."""
     validation, health = config.stage.validation, config.trainer.callbacks.get("health")
     if health is not None and "colour_levels" in health:
@@ -186,3 +176,13 @@ def _take_old_names(config: DictConfig) -> None:
         "trainer.callbacks.best.mode=%s 'stage.validation.metrics=[%s]' instead",
         *(name, best.monitor, best.mode, ",".join(map(str, validation.metrics))),
     )
+
+
+def _build(part: DictConfig) -> Any:
+    """Make what a ``_target_`` names; where its constructor refuses a value, its own error is raised, not Hydra's."""
+    try:
+        return instantiate(part, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError | OSError | MetricUnavailableError):
+            raise error.__cause__ from None
+        raise
