@@ -111,7 +111,11 @@ def configure(tiny: Callable[[str], list[str]]) -> Callable[..., DictConfig]:
     """Compose a shipped experiment, shrunk, with further overrides."""
 
     def compose_tiny(experiment: str, *overrides: str) -> DictConfig:
+        # Parts that are chosen otherwise have other options.
+        absent = {"stage/perceptual=none": "stage.perceptual.", "~generator": "generator."}
+        dropped = tuple(options for choice, options in absent.items() if choice in overrides)
+        shrunk = [override for override in tiny(experiment) if not override.startswith(dropped)]
         with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
-            return compose("train", [*tiny(experiment), *overrides])
+            return compose("train", [*shrunk, *overrides])
 
     return compose_tiny
