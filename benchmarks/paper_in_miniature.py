@@ -47,7 +47,7 @@ from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.evaluation.evaluate import evaluate
 from esrgan_lit.evaluation.methods import BICUBIC, Runner, alpha_series, bicubic, network, series_name
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
-from esrgan_lit.files import digest, write_whole
+from esrgan_lit.files import digest, write_text
 from esrgan_lit.images.levels import to_batch
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
@@ -371,7 +371,7 @@ def train_all(trainings: Sequence[Training], jobs: int, output: Path) -> None:
             if stopping.is_set():
                 return
             start = time.perf_counter()
-            write_whole(training.folder / SETTINGS, OmegaConf.to_yaml(training.config))
+            write_text(training.folder / SETTINGS, OmegaConf.to_yaml(training.config))
             with (training.folder / "output.txt").open("ab") as file:
                 running[training.folder] = subprocess.Popen(
                     [command_path(), *training.overrides],
@@ -435,7 +435,7 @@ def note_seconds(output: Path, training: Training, seconds: float) -> None:
     noted = read_seconds(output)
     key = str(training.folder.relative_to(output.absolute()))
     noted[key] = noted.get(key, 0.0) + seconds
-    write_whole(output / "seconds.json", json.dumps(noted, indent=1))
+    write_text(output / "seconds.json", json.dumps(noted, indent=1))
 
 
 def read_seconds(output: Path) -> dict[str, float]:
@@ -664,7 +664,7 @@ def write_report(
     draw_planes(reports, seeds, output / "planes.png")
     draw_crops(reports[0], seeds[0], output / "crops.png")
     draw_brightness(reports[0], seeds[0], output / "brightness.png")
-    write_whole(output / "results.csv", results_table(reports).csv())
+    write_text(output / "results.csv", results_table(reports).csv())
     seconds = read_seconds(output)
     minutes = {one.folder: seconds.get(str(one.folder.relative_to(output.absolute())), 0) / 60 for one in trainings}
     lines = ["# The paper in miniature", "", f"`{command}`", "", claims_markdown(findings)]
@@ -686,7 +686,7 @@ def write_report(
     lines += [f"- {minutes[one.folder]:.1f} min: `esrgan-train {shlex.join(one.overrides)}`" for one in trainings]
     lines += [f"- {evaluation / 60:.1f} min: evaluation (outputs and scores made before are not made again)", ""]
     lines += ["## Protocols", "", *(f"- **{metric.title}**: {metric.protocol}." for metric in metrics), ""]
-    write_whole(output / "report.md", "\n".join(lines))
+    write_text(output / "report.md", "\n".join(lines))
     return output / "report.md"
 
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from esrgan_lit.files import cache_folder, digest, unfinished_files, write_whole, written_whole
+from esrgan_lit.files import atomic_write, cache_folder, digest, unfinished_files, write_text
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
-    write_whole(path, "first\r\n")
+    write_text(path, "first\r\n")
 
     def fail() -> None:
-        with written_whole(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text("half")
             raise RuntimeError("stop")
 
@@ -25,7 +25,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_two_writers_of_one_path_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    with written_whole(path) as first, written_whole(path) as second:
+    with atomic_write(path) as first, atomic_write(path) as second:
         first.write_text("one")
         second.write_text("two")
         assert first != second
@@ -35,7 +35,7 @@ def test_two_writers_of_one_path_do_not_meet(tmp_path: Path) -> None:
 
 def test_what_killed_writers_left_is_found(tmp_path: Path) -> None:
     path, other = tmp_path / "a.png", tmp_path / "b.png"
-    with written_whole(path) as unfinished, written_whole(other) as theirs:
+    with atomic_write(path) as unfinished, atomic_write(other) as theirs:
         unfinished.touch()
         theirs.touch()
         assert unfinished_files(path) == [unfinished]
@@ -45,7 +45,7 @@ def test_what_killed_writers_left_is_found(tmp_path: Path) -> None:
 def test_names_as_long_as_the_disk_takes_are_written(tmp_path: Path) -> None:
     path = tmp_path / f"{'é' * 120}.safetensors"
     assert len(path.name.encode()) > 250
-    write_whole(path, "whole")
+    write_text(path, "whole")
     assert path.read_text() == "whole"
 
 

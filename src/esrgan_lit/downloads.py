@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from esrgan_lit.files import CHUNK, alone, digest, readable_bytes
+from esrgan_lit.files import CHUNK, digest, locked, readable_bytes
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def fetch_file(
         return path
     folder.mkdir(parents=True, exist_ok=True)
     refusals = []
-    with alone(folder / f".{files[0].file_name}.lock"):
+    with locked(folder / f".{files[0].file_name}.lock"):
         if (path := found()) is not None:  # the process waited for has fetched it
             return path
         for file in files:
@@ -165,7 +165,7 @@ def _download(file: RemoteFile, partial: Path, timeout: float, attempts: int, pa
     while True:
         before = _size(partial)
         try:
-            with full_disk_is_said(f"What came is kept in {partial}, and the download goes on from there"):
+            with explain_full_disk(f"What came is kept in {partial}, and the download goes on from there"):
                 _transfer(file, partial, timeout)
             break
         except _CutError as error:
@@ -273,7 +273,7 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
 
 
 @contextmanager
-def full_disk_is_said(kept: str) -> Iterator[None]:
+def explain_full_disk(kept: str) -> Iterator[None]:
     """Turn the error of a full disk into a FetchError that says what is kept."""
     try:
         yield

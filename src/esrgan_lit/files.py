@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a file beside ``path`` to write to: it gets that name when the block ends well, and is removed otherwise.
 
     Several processes and threads may write the same path; the last one's stays. The file's own name is hidden and
@@ -33,7 +33,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def unfinished_files(path: Path) -> list[Path]:
-    """Return the files that :func:`written_whole` has beside a path: those of writers at work, or that were killed."""
+    """Return the files that :func:`atomic_write` has beside a path: those of writers at work, or that were killed."""
     return list(path.parent.glob(f"{_hidden(path)}-*.partial*"))
 
 
@@ -41,9 +41,9 @@ def _hidden(path: Path) -> str:
     return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}"
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, its line ends as they are: whole, or not at all."""
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
@@ -66,7 +66,7 @@ def digest(path: Path, kind: str = "sha256") -> str:
 
 
 @contextmanager
-def alone(lock_file: Path) -> Iterator[None]:
+def locked(lock_file: Path) -> Iterator[None]:
     """Hold a lock that the operating system lets go when the process ends, however it ends."""
     lock = FileLock(lock_file)
     try:

@@ -17,7 +17,7 @@ from awkward import PROFILE, make_awkward
 from conftest import make_photograph
 from esrgan_lit import RRDBNet, SRResNet, interpolate, load_generator, save_generator
 from esrgan_lit.cli.upscale import Record, main
-from esrgan_lit.files import written_whole
+from esrgan_lit.files import atomic_write
 from esrgan_lit.images.reading import read_picture
 from esrgan_lit.inference.upscaler import Upscaler
 
@@ -93,7 +93,7 @@ def test_a_folder_run_goes_on_where_it_stopped(
     run(photograph_folder, "-o", out)
     assert files(out) == {"a.png", "b.png", "more/c.png"}
     changed = {name: (out / name).stat().st_mtime_ns for name in files(out)}
-    with written_whole(out / "b.png") as unfinished:
+    with atomic_write(out / "b.png") as unfinished:
         unfinished.touch()
     unfinished.write_bytes(b"left by a kill")
     (out / "b.png").unlink()

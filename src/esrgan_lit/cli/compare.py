@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esrgan_lit.data import demo
-from esrgan_lit.files import write_whole
+from esrgan_lit.files import write_text
 from esrgan_lit.reports.comparison import as_markdown, compare, draw_comparison
 from esrgan_lit.reports.curves import draw_curves, logs_beside
 from esrgan_lit.reports.plots import pyplot
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pyplot()  # says at once if matplotlib is missing
         report = compare(options.psnr, options.gan, options.images or demo.photographs("held_out"))
         table = as_markdown(report)
-        write_whole(options.output / "table.md", table)
+        write_text(options.output / "table.md", table)
         draw_comparison(report, options.output / "comparison.png")
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"esrgan-compare: {error}")

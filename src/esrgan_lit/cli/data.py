@@ -13,7 +13,7 @@ from esrgan_lit.data.fetch import count_images, expand, fetch
 from esrgan_lit.data.module import open_images
 from esrgan_lit.data.packed import pack
 from esrgan_lit.data.photographs import check_images
-from esrgan_lit.files import readable_bytes, write_whole
+from esrgan_lit.files import readable_bytes, write_text
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.reports.tables import Column, Table, one_line
 
@@ -74,7 +74,7 @@ def _run_check(options: argparse.Namespace) -> int:
     print(_format_table(report.findings))
     columns = [Column(title) for title in ("file", "fault", "severity", "detail", "remedy")]
     rows = [[str(path), fault.title, fault.severity, detail, fault.remedy] for path, fault, detail in report.findings]
-    write_whole(options.csv, Table(columns, rows).csv())
+    write_text(options.csv, Table(columns, rows).csv())
     verdict = "training could start" if report.could_start else "training could NOT start"
     print(f"{report.usable} of {report.images} images can be used: {verdict}")
     print(f"every finding: {options.csv}")

@@ -17,7 +17,7 @@ from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.evaluation.evaluate import evaluate
 from esrgan_lit.evaluation.methods import Method, Runner, alpha_series, bicubic, name_sources, network
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
-from esrgan_lit.files import cache_folder, write_whole
+from esrgan_lit.files import cache_folder, write_text
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
 from esrgan_lit.metrics.registry import make_metric
 from esrgan_lit.reports.evaluation import SetReport, as_markdown, results_table
@@ -137,8 +137,8 @@ def run(config: DictConfig, plan: Plan) -> Path:
     cache = Path(config.cache) if config.cache else cache_folder() / "evaluation"
     results = evaluate(plan.sets, plan.methods, plan.metrics, cache, config.workers or os.cpu_count() or 1)
     reports = [SetReport(test_set, results, plan.metrics) for test_set in plan.sets]
-    write_whole(folder / "results.csv", results_table(reports).csv())
-    write_whole(folder / "results.md", as_markdown(reports, plan.absent, plan.sources))
+    write_text(folder / "results.csv", results_table(reports).csv())
+    write_text(folder / "results.md", as_markdown(reports, plan.absent, plan.sources))
     print_tables(reports, plan)
     views, planes = {}, {}
     for report in reports:

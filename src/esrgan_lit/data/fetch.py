@@ -22,8 +22,8 @@ from typing import IO, NamedTuple
 from tqdm import tqdm
 
 from esrgan_lit.data.datasets import DATASETS, GROUPS, Archive, Dataset
-from esrgan_lit.downloads import FetchError, fetch_file, full_disk_is_said, require_space
-from esrgan_lit.files import CHUNK, alone, digest
+from esrgan_lit.downloads import FetchError, explain_full_disk, fetch_file, require_space
+from esrgan_lit.files import CHUNK, digest, locked
 from esrgan_lit.images.listing import SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def fetch(name: str, root: str | Path, timeout: float = 30.0, attempts: int = 5,
     if _is_there(dataset, folder):
         return folder
     root.mkdir(parents=True, exist_ok=True)
-    with alone(root / f".{name}.lock"):
+    with locked(root / f".{name}.lock"):
         if _is_there(dataset, folder):  # the process waited for has fetched it
             return folder
         placed = [root / archive.file_name for archive in dataset.archives if (root / archive.file_name).is_file()]
@@ -137,7 +137,7 @@ def _lay_out(dataset: Dataset, archive: Archive, path: Path, folder: Path, remed
     shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
     unpacked.mkdir(parents=True)
     try:
-        with full_disk_is_said(f"{path} is whole and is kept"):
+        with explain_full_disk(f"{path} is whole and is kept"):
             try:
                 _unpack(archive, path, unpacked, remedy)
             except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:

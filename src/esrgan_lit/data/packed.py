@@ -25,7 +25,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from esrgan_lit.data.photographs import Photograph
-from esrgan_lit.files import write_whole
+from esrgan_lit.files import write_text
 
 VERSION = 1
 PIXELS, MANIFEST, PROGRESS, STAMP = "pixels.bin", "manifest.json", "progress.jsonl", "verified.json"
@@ -220,7 +220,7 @@ def _write(photographs: Sequence[Photograph], folder: Path, license: str) -> Non
                 bar.update(record.size)
         os.fsync(pixels_file.fileno())
     manifest = {"version": VERSION, "sha256": _digest(records), "images": records}
-    write_whole(folder / MANIFEST, json.dumps(manifest))
+    write_text(folder / MANIFEST, json.dumps(manifest))
     _stamp(folder)
     (folder / PROGRESS).unlink()
 

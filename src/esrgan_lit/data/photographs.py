@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from tqdm import tqdm
 
-from esrgan_lit.files import cache_folder, write_whole
+from esrgan_lit.files import cache_folder, write_text
 from esrgan_lit.images.reading import read_image
 
 FaultPolicy = Literal["skip", "refuse"]
@@ -133,7 +133,7 @@ def sort_out(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
                 photographs.append(Photograph(path, *size))
     if verdicts.keys() - remembered.keys():
         try:
-            write_whole(remembered_in, json.dumps(verdicts))
+            write_text(remembered_in, json.dumps(verdicts))
         except OSError as error:  # a convenience only: a read-only home or a full disk must not stop a training
             log.info("the verdicts on the images are not remembered: %s", error)
     return photographs, broken

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from esrgan_lit.evaluation.methods import Method, OutputError, digest_image
 from esrgan_lit.evaluation.test_sets import Case, Images, TestSet, fit
-from esrgan_lit.files import write_whole
+from esrgan_lit.files import write_text
 from esrgan_lit.images.levels import to_batch
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.images.writing import save_image
@@ -132,7 +132,7 @@ def _remembered_scores(output: np.ndarray, images: Images, metrics: Sequence[Met
     if missing:
         tensors = [to_batch(image) for image in (output, images.high_res, images.low_res)]
         known |= {names[metric.name]: float(metric(*tensors)) for metric in missing}
-        write_whole(path, json.dumps(known))
+        write_text(path, json.dumps(known))
     return {metric.name: known[names[metric.name]] for metric in metrics}
 
 

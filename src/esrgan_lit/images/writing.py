@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from esrgan_lit.files import written_whole
+from esrgan_lit.files import atomic_write
 from esrgan_lit.images.picture import (
     EXIF_HEIGHT,
     EXIF_IFD,
@@ -57,7 +57,7 @@ def written_picture(picture: Picture, path: Path, quality: int = DEFAULT_QUALITY
     if pixels.dtype == np.uint16 and suffix not in _DEEP_SUFFIXES:
         pixels = np.round(pixels / np.float32(257)).astype(np.uint8)
     exif = _exif_for(picture.exif, pixels)
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         if pixels.dtype == np.uint16 and pixels.ndim == 3:
             _write_deep(picture, exif, unfinished)
         else:
@@ -143,5 +143,5 @@ def _exif_for(exif: Image.Exif | None, pixels: np.ndarray) -> bytes | None:
 
 def save_image(image: np.ndarray, path: Path) -> None:
     """Write uint8 RGB (height, width, 3) in the format that the suffix names: whole, or not at all."""
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         Image.fromarray(image).save(unfinished)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
 
-from esrgan_lit.files import cache_folder, written_whole
+from esrgan_lit.files import atomic_write, cache_folder
 from esrgan_lit.inference.memory import needs_of
 from esrgan_lit.inference.tracing import Computed, Convolution, Features, Shuffled, Trace, take_down
 from esrgan_lit.networks.generator import Generator
@@ -241,7 +241,7 @@ def library() -> ctypes.CDLL:
     path = cache_folder() / f"winograd-{key}.so"
     try:
         if not path.exists():
-            with written_whole(path) as made:
+            with atomic_write(path) as made:
                 subprocess.run([*command, "-o", made, _SOURCE], check=True, capture_output=True, text=True)
         loaded = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:

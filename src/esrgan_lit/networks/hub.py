@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from esrgan_lit.files import written_whole
+from esrgan_lit.files import atomic_write
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -62,7 +62,7 @@ class HubFolder:
             CARD: lambda path: path.write_text(_model_card(self.architecture, self.scale, metadata)),
         }
         for name, write in contents.items():
-            with written_whole(folder / name) as unfinished:
+            with atomic_write(folder / name) as unfinished:
                 write(unfinished)
         return folder
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from esrgan_lit.evaluation.published import PIRM_REGIONS
 from esrgan_lit.evaluation.test_sets import Case, TestSet
-from esrgan_lit.files import write_whole
+from esrgan_lit.files import write_text
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.reports.evaluation import SetReport
 from esrgan_lit.reports.html import LOSSY_QUALITY, image_address, write_page
@@ -148,7 +148,7 @@ def draw_plane(report: SetReport, path: Path) -> str:
     axis.set_title(f"{plain(report.test_set.name)}; regions of PIRM 2018: RMSE ≤ {regions}", fontsize=10)
     axis.margins(y=0.15)
     svg = svg_of(figure)
-    write_whole(path.with_suffix(".svg"), svg)
+    write_text(path.with_suffix(".svg"), svg)
     save_figure(figure, path)
     return svg
 

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from esrgan_lit.files import write_whole
+from esrgan_lit.files import write_text
 
 LOSSY_QUALITY = 90  # of WebP, where the images would make the page too large without loss
 
@@ -26,7 +26,7 @@ def write_page(path: Path, template: str, **content: Any) -> None:
     """
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     text = _environment().get_template(template).render(made=made, **content)
-    write_whole(path, text.encode("utf-8", "replace").decode("utf-8"))  # file names may hold what UTF-8 cannot
+    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))  # file names may hold what UTF-8 cannot
 
 
 def image_address(image: np.ndarray, lossless: bool) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from esrgan_lit.files import written_whole
+from esrgan_lit.files import atomic_write
 from esrgan_lit.reports.tables import one_line
 
 Crop = tuple[int, int]  # top and left of a square
@@ -136,7 +136,7 @@ def plain(text: str) -> str:
 def save_figure(figure: Any, path: str | Path, dpi: int = 110) -> None:
     """Write a figure of Matplotlib's in the format of the path's suffix, whole or not at all, and close it."""
     try:
-        with written_whole(Path(path)) as unfinished:
+        with atomic_write(Path(path)) as unfinished:
             figure.savefig(unfinished, dpi=dpi)
     finally:
         pyplot().close(figure)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from esrgan_lit.files import write_whole
+from esrgan_lit.files import write_text
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.reports.curves import Chart, charts_of_all, charts_of_run
 from esrgan_lit.reports.html import image_address, write_page
@@ -51,8 +51,8 @@ def write_report(folders: Sequence[Path], output: Path, megabytes: float = 30) -
     written, summary, picture = [], None, ""
     if is_sweep:
         summary = Summary(names, runs)
-        write_whole(output / "summary.csv", summary.table.csv())
-        write_whole(output / "summary.md", f"{summary.table.markdown()}\n{LEGEND}\n")
+        write_text(output / "summary.csv", summary.table.csv())
+        write_text(output / "summary.md", f"{summary.table.markdown()}\n{LEGEND}\n")
         written += [output / "summary.csv", output / "summary.md"]
         try:
             picture = draw_parallel_coordinates(summary, output / "summary.png")

@@ -10,7 +10,7 @@ import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from esrgan_lit.files import unfinished_files, written_whole
+from esrgan_lit.files import atomic_write, unfinished_files
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             for leftover in unfinished_files(path):  # of a training that was killed
                 leftover.unlink(missing_ok=True)
-            with written_whole(path) as unfinished:
+            with atomic_write(path) as unfinished:
                 with unfinished.open("wb") as file:
                     torch.save(checkpoint, file)
                     file.flush()

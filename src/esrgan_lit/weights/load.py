@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from esrgan_lit.files import written_whole
+from esrgan_lit.files import atomic_write
 from esrgan_lit.networks import rrdbnet, srresnet  # noqa: F401 (a file may name their classes)
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.hub import WEIGHTS
@@ -129,7 +129,7 @@ def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str
         raise ValueError(f"{path} does not end in .safetensors; name it {path.with_suffix('.safetensors').name}")
     header = {"architecture": json.dumps(generator.architecture), **generator.metadata, **(metadata or {})}
     state = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(save(state, header))  # with the usual permissions, unlike save_file
 
 
