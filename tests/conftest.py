@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from PIL import Image
 
+pytest_plugins = ["misbehaving_server"]
 SHARED = Path(__file__).parents[2] / "shared"
 
 
