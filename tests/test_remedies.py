@@ -27,7 +27,7 @@ FILES = ("niqe_parameters", "lpips_weights", "dists_weights")
 # Keys that a message takes from what it is about: for each, what it may print.
 NAMED = {
     "data.X=skip": ["data.small_images=skip", "data.unreadable_images=skip"],
-    "data.degradation.scale": ["data.degradation={_target_: mine.Blurred, scale: 2}"],  # which is null until it is given
+    "data.degradation.scale": ["data.degradation={_target_: mine.Blurred, scale: 2}"],  # null until then
     "metrics.X=FILE": [f"metrics.{name}=FILE" for name in FILES],
     "stage.validation.options.X": [f"stage.validation.options.{name}=FILE" for name in FILES],
     "sets.X": ["+sets={mine: {hr: photos}}"],
