@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from esrgan_lit.files import digest
 from esrgan_lit.images.levels import to_batch, to_image
 from esrgan_lit.inference.back_projection import BACK_PROJECTIONS, BackProjection, back_project
+from esrgan_lit.inference.upscale import default_device
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.hub import WEIGHTS
 from esrgan_lit.resize import imresize
@@ -191,17 +192,13 @@ def _file(source: str | Path) -> Path:
     return path if path.is_file() else releases.fetch(str(source).lower())
 
 
-def _default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 @dataclass(frozen=True)
 class Runner:
     """How networks are run.
 
     Attributes:
         scale: that they must have.
-        device: that they run on; by default CUDA where there is one.
+        device: that they run on; by default a GPU where there is one.
         back_project: what their outputs are put through before they become images; None for nothing.
 
     Raises:
@@ -209,7 +206,7 @@ class Runner:
     """
 
     scale: int
-    device: torch.device = field(default_factory=_default_device)
+    device: torch.device = field(default_factory=default_device)
     back_project: BackProjection | None = None
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from esrgan_lit.files import atomic_write
 from esrgan_lit.reports.tables import one_line
 
 Crop = tuple[int, int]  # top and left of a square
+MOST = 60_000  # pixels of a picture's side; Matplotlib draws at most 65,535
 
 
 def most_different(first: np.ndarray, second: np.ndarray, side: int) -> Crop:
@@ -81,7 +82,7 @@ def draw_grid(rows: Mapping[str, Mapping[str, np.ndarray | None]], path: str | P
         path: of the picture.
         width: of a place in inches.
     """
-    plt, dpi, gap = pyplot(), 100, 6
+    dpi, gap = 100, 6
     columns = max(map(len, rows.values()))
     across = round(width * dpi)
     downs = [
@@ -91,7 +92,7 @@ def draw_grid(rows: Mapping[str, Mapping[str, np.ndarray | None]], path: str | P
     heads = [4 + 13 * max(title.count("\n") + 1 if title else 0 for title in row) for row in rows.values()]
     margin = 18 if any(rows) else 0  # for the rows' titles
     total = margin + columns * (across + gap), sum(heads) + sum(downs) + gap
-    figure = plt.figure(figsize=(total[0] / dpi, total[1] / dpi), dpi=dpi)
+    figure = pyplot().figure(figsize=(total[0] / dpi, total[1] / dpi), dpi=dpi)
     top = 0
     for head, down, (row_title, row) in zip(heads, downs, rows.items(), strict=True):
         top += head
@@ -108,7 +109,7 @@ def draw_grid(rows: Mapping[str, Mapping[str, np.ndarray | None]], path: str | P
                 lines = [_shortened(line, across // 6) for line in title.split("\n")]
                 axis.set_title("\n".join(lines), size=8, pad=2)
         top += down
-    save_figure(figure, path, dpi)
+    save_figure(figure, path, dpi * min(1, MOST / max(total)))
 
 
 def pyplot() -> Any:
@@ -133,7 +134,7 @@ def plain(text: str) -> str:
     return one_line(text).replace("$", r"\$")
 
 
-def save_figure(figure: Any, path: str | Path, dpi: int = 110) -> None:
+def save_figure(figure: Any, path: str | Path, dpi: float = 110) -> None:
     """Write a figure of Matplotlib's in the format of the path's suffix, whole or not at all, and close it."""
     try:
         with atomic_write(Path(path)) as unfinished:
