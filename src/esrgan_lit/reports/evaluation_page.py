@@ -96,7 +96,7 @@ def write_pictures(report: SetReport, views: Sequence[View], folder: Path) -> No
         whole = mark_crops(images[GROUND_TRUTH], one.crops, one.side)
         rows: dict[str, dict[str, np.ndarray | None]] = {}
         for number, crop in enumerate(one.crops, 1):
-            row: dict[str, np.ndarray | None] = {one.case.name: None if rows else whole}
+            row: dict[str, np.ndarray | None] = {f"image {one.case.name}": None if rows else whole}
             for name, image in images.items():
                 result = report.results[one.case.name].get(name)
                 value = f"\n{metric.title} {metric.format(result.values[metric.name])}" if result else ""

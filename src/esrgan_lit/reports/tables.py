@@ -75,20 +75,25 @@ class Table:
 
     def text(self) -> str:
         """Return it aligned for a terminal, the best of a column starred."""
-        marked = [column.higher_is_better is not None for column in self.columns]
+        best, numeric = self.best, self.numeric
         lines = [[column.heading for column in self.columns]]
         for row, cells in zip(self.rows, self.cells, strict=True):
-            stars = zip(row, cells, self.best, marked, strict=True)
-            lines.append([cell + ("*" if value == best else " ") * mark for value, cell, best, mark in stars])
+            line = zip(self.columns, row, cells, best, strict=True)
+            lines.append(
+                [
+                    cell if column.higher_is_better is None else cell + ("*" if value == top else " ")
+                    for column, value, cell, top in line
+                ]
+            )
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         aligned = [
-            "  ".join(
+            [
                 cell.rjust(width) if right else cell.ljust(width)
-                for cell, width, right in zip(line, widths, self.numeric, strict=True)
-            )
+                for cell, width, right in zip(line, widths, numeric, strict=True)
+            ]
             for line in lines
         ]
-        return "\n".join(line.rstrip() for line in aligned)
+        return "\n".join("  ".join(line).rstrip() for line in aligned)
 
     def markdown(self) -> str:
         """Return it as Markdown."""
