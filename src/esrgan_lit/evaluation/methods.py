@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from esrgan_lit.files import digest
 from esrgan_lit.images.levels import to_batch, to_image
 from esrgan_lit.inference.back_projection import BACK_PROJECTIONS, BackProjection, back_project
-from esrgan_lit.inference.upscale import default_device
+from esrgan_lit.inference.engines import default_device
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.hub import WEIGHTS
 from esrgan_lit.resize import imresize
