@@ -4,6 +4,7 @@ import inspect
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from hydra import compose, initialize_config_module
 from PIL import Image
 
 from esrgan_lit import PairDataModule, imresize
+from esrgan_lit.data import loading
 from esrgan_lit.data.crops import CropDataset
 from esrgan_lit.data.loading import RetryingLoader, StepSampler, ThreadedLoader
 from esrgan_lit.data.packed import pack
@@ -86,6 +88,7 @@ def test_the_defaults_are_those_of_the_configuration() -> None:
         config = compose("train", ["data=folder", "data.train=[photos]"]).data
     parameters = inspect.signature(PairDataModule).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items() if name != "train"}
+    assert defaults.pop("degradation") is None  # added on the command line
     assert defaults == {name: value for name, value in config.items() if name not in ("_target_", "train")}
 
 
@@ -227,34 +230,38 @@ def test_workers_threads_and_devices_give_the_same_pairs(module: Callable[..., P
         torch.testing.assert_close(others, first, rtol=0, atol=0)
 
 
-class _KillsAWorker(torch.utils.data.Dataset[torch.Tensor]):
-    """Ends the first worker process that is asked for sample 3."""
+class _KillsWorkers(torch.utils.data.Dataset[torch.Tensor]):
+    """Ends the worker process that is asked for sample 3, so often."""
 
-    def __init__(self, note: Path) -> None:
-        self.note = note
+    def __init__(self, folder: Path, times: int) -> None:
+        self.folder = folder
+        self.times = times
 
     def __getitem__(self, number: int) -> torch.Tensor:
-        if number == 3 and not self.note.exists():
-            self.note.touch()
+        died = len(list(self.folder.iterdir()))
+        if number == 3 and died < self.times:
+            (self.folder / str(died)).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.tensor(number)
 
 
-def test_a_worker_that_dies_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    dataset = _KillsAWorker(tmp_path / "killed")
-
-    def make(step: int) -> Any:
-        sampler = StepSampler(1, 0, 1, 6, lambda: step)
-        return torch.utils.data.DataLoader(dataset, batch_sampler=sampler, num_workers=1, prefetch_factor=1)
-
-    loader = RetryingLoader(make, lambda: 1, 6)
-    assert [int(batch) for batch in loader] == [1, 2, 3, 4, 5]
-    assert "a worker died, new ones go on with iteration" in caplog.text
+def killing_loader(folder: Path, times: int) -> RetryingLoader:
+    sampler = StepSampler(1, 0, 1, 6, lambda: 1)
+    return RetryingLoader(cast(Any, _KillsWorkers(folder, times)), sampler, lambda batch: batch[0], 1)
 
 
-def test_workers_that_die_again_and_again_end_it() -> None:
-    def dead(step: int) -> Any:
-        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+def test_workers_that_die_are_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    batches = iter(killing_loader(tmp_path, 1))
+    assert int(next(batches)) == 1
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:  # it dies while training is elsewhere
+        time.sleep(0.01)
+    time.sleep(0.2)
+    assert [int(batch) for batch in batches] == [2, 3, 4, 5]
+    assert caplog.text.count("a worker died, new ones go on with iteration") == 1
 
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
-        list(RetryingLoader(dead, lambda: 0, 6))
+
+def test_workers_that_die_again_and_again_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_MOST_DEATHS", 2)  # each takes PyTorch five seconds to notice
+    with pytest.raises(RuntimeError, match=r"2 DataLoader workers died in a row .*try data\.workers=1"):
+        list(killing_loader(tmp_path, 2))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ class _Draw(NamedTuple):
     orientation: int
 
 
+@dataclass(eq=False)
 class CropDataset(Dataset[Crops]):
     """Random crops: sample n is one crop of one photograph, as a pure function of (seed, n).
 
@@ -40,25 +42,17 @@ class CropDataset(Dataset[Crops]):
         texture_candidates: of so many random positions the one with the largest gradient energy is taken; 1 for any.
     """
 
-    def __init__(
-        self,
-        images: Sequence[Photograph],
-        crop: int,
-        degradation: Bicubic,
-        seed: int,
-        augment: bool,
-        length: int,
-        in_memory: bool,
-        texture_candidates: int = 1,
-    ) -> None:
-        self.images = images
-        self.crop = crop
-        self.degradation = degradation
-        self.seed = seed
-        self.augment = augment
-        self.length = length
-        self.texture_candidates = texture_candidates
-        self.loaded = [image.pixels() for image in images] if in_memory else None
+    images: Sequence[Photograph]
+    crop: int
+    degradation: Bicubic
+    seed: int
+    augment: bool
+    length: int
+    in_memory: bool
+    texture_candidates: int = 1
+
+    def __post_init__(self) -> None:
+        self.loaded = [image.pixels() for image in self.images] if self.in_memory else None
 
     def __len__(self) -> int:
         return self.length

@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +21,11 @@ from esrgan_lit.degradations.pairs import Crops
 
 log = logging.getLogger(__name__)
 
+_AHEAD = 4  # batches that wait ready
+_MOST_DEATHS = 3  # of workers in a row, without a batch in between
 
+
+@dataclass(eq=False)
 class StepSampler(Sampler[list[int]]):
     """Batches of sample numbers for one rank: iteration k uses numbers k · global batch … (k + 1) · global batch − 1.
 
@@ -32,12 +37,11 @@ class StepSampler(Sampler[list[int]]):
         start: gives the iteration to start from, asked when iteration starts (after a checkpoint was restored).
     """
 
-    def __init__(self, batch: int, rank: int, ranks: int, steps: int, start: Callable[[], int]) -> None:
-        self.batch = batch
-        self.rank = rank
-        self.ranks = ranks
-        self.steps = steps
-        self.start = start
+    batch: int
+    rank: int
+    ranks: int
+    steps: int
+    start: Callable[[], int]
 
     def __len__(self) -> int:
         return self.steps
@@ -48,6 +52,7 @@ class StepSampler(Sampler[list[int]]):
             yield list(range(first, first + self.batch))
 
 
+@dataclass(eq=False)
 class ThreadedLoader:
     """Batches prepared ahead by a thread of this process.
 
@@ -55,16 +60,11 @@ class ThreadedLoader:
         dataset: gives a whole batch at once.
         sampler: the numbers of each batch.
         finish: what is done to each batch in the thread.
-        ahead: number of batches that wait ready.
     """
 
-    def __init__(
-        self, dataset: CropDataset, sampler: StepSampler, finish: Callable[[Crops], Any], ahead: int = 4
-    ) -> None:
-        self.dataset = dataset
-        self.sampler = sampler
-        self.finish = finish
-        self.ahead = ahead
+    dataset: CropDataset
+    sampler: StepSampler
+    finish: Callable[[Any], Any]
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -75,7 +75,7 @@ class ThreadedLoader:
         try:
             for numbers in self.sampler:
                 waiting.append(pool.submit(self._prepare, numbers))
-                if len(waiting) > self.ahead:
+                if len(waiting) > _AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -86,42 +86,55 @@ class ThreadedLoader:
         return _pinned(self.finish(self.dataset.__getitems__(numbers)))
 
 
+@dataclass(eq=False)
 class RetryingLoader:
-    """Batches from a loader's worker processes; where one of them dies, new ones go on with the next batch.
+    """Batches from a DataLoader's worker processes; where one of them dies, new ones go on with the next batch.
 
     A DataLoader alone would end a training of days for one worker that the system killed for want of memory.
 
     Args:
-        make: gives the loader of batches from a given iteration on.
-        start: gives the iteration to start from, asked when iteration starts.
-        steps: iterations of the whole training.
-        patience: deaths in a row, without a batch in between, after which it gives up.
+        dataset: gives a whole batch at once.
+        sampler: the numbers of each batch.
+        finish: what is done to each batch in the worker.
+        workers: number of processes.
     """
 
-    def __init__(
-        self, make: Callable[[int], DataLoader[Crops]], start: Callable[[], int], steps: int, patience: int = 3
-    ) -> None:
-        self.make = make
-        self.start = start
-        self.steps = steps
-        self.patience = patience
+    dataset: CropDataset
+    sampler: StepSampler
+    finish: Callable[[Any], Any]
+    workers: int
 
     def __len__(self) -> int:
-        return self.steps
+        return len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        step, deaths = self.start(), 0
-        while True:
-            try:
-                for batch in self.make(step):
+        step, deaths, batches = self.sampler.start(), 0, None
+        # A thread asks for them: in the main one PyTorch would raise a worker's death wherever training just is.
+        with ThreadPoolExecutor(1) as thread:
+            while step < self.sampler.steps:
+                try:
+                    batches = batches or thread.submit(iter, self._from(step)).result()
+                    batch = thread.submit(next, batches).result()
+                except (RuntimeError, ConnectionError, EOFError) as error:
+                    if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                        raise
+                    deaths, batches = deaths + 1, None
+                    if deaths == _MOST_DEATHS:
+                        raise RuntimeError(
+                            f"{deaths} DataLoader workers died in a row ({error}); where memory ran out, try "
+                            "data.workers=1, or 0 for a thread"
+                        ) from error
+                    log.warning("a worker died, new ones go on with iteration %d: %s", step + 1, error)
+                else:
                     step, deaths = step + 1, 0
                     yield batch
-                return
-            except RuntimeError as error:  # what PyTorch raises for a worker that was killed
-                deaths += 1
-                if "DataLoader worker" not in str(error) or deaths == self.patience:
-                    raise
-                log.warning("a worker died, new ones go on with iteration %d: %s", step + 1, error)
+
+    def _from(self, step: int) -> DataLoader[Crops]:
+        sampler = replace(self.sampler, start=lambda: step)
+        pin = torch.cuda.is_available()
+        return DataLoader(
+            self.dataset, batch_sampler=sampler, collate_fn=self.finish, num_workers=self.workers, pin_memory=pin
+        )
 
 
 def _pinned(batch: Any) -> Any:

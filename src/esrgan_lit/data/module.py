@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
-import torch
 from torch.utils.data import DataLoader
 
 from esrgan_lit.data.crops import CropDataset
@@ -122,40 +121,20 @@ class PairDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> ThreadedLoader | RetryingLoader:
         """Return batches from the iteration that the trainer is at."""
-        trainer = self._attached_trainer()
-
-        def sampler(start: Callable[[], int]) -> StepSampler:
-            return StepSampler(self.batch, trainer.global_rank, trainer.world_size, trainer.max_steps, start)
-
         crops = self._crops(self.in_memory)
-        finish = cast(
-            Callable[[Any], Any],
-            _as_they_are if self.on_device else partial(make_pairs, degradation=self.degradation),
-        )
+        trainer = self._attached_trainer()
+        sampler = self._sampler(trainer.max_steps, lambda: batches_begun(trainer))
+        finish = _as_they_are if self.on_device else partial(make_pairs, degradation=self.degradation)
         workers = self.workers
         if workers is None:
             decodes = not self.in_memory and any(image.decodes for image in self.photographs)
             workers = min(8, os.cpu_count() or 1) if decodes else 0
-        if workers == 0:
-            return ThreadedLoader(crops, sampler(lambda: batches_begun(trainer)), finish)
-
-        def from_iteration(step: int) -> DataLoader[Crops]:
-            return DataLoader(
-                crops,
-                batch_sampler=sampler(lambda: step),
-                collate_fn=finish,
-                num_workers=workers,
-                pin_memory=torch.cuda.is_available(),
-            )
-
-        return RetryingLoader(from_iteration, lambda: batches_begun(trainer), trainer.max_steps)
+        return RetryingLoader(crops, sampler, finish, workers) if workers else ThreadedLoader(crops, sampler, finish)
 
     def sources_of(self, step: int) -> list[str]:
         """Return where this rank's crops of an iteration (from 0) come from, for messages."""
-        trainer = self._attached_trainer()
-        sampler = StepSampler(self.batch, trainer.global_rank, trainer.world_size, step + 1, lambda: step)
         crops = self._crops(in_memory=False)
-        return [str(crops.source_of(number)) for number in next(iter(sampler))]
+        return [str(crops.source_of(number)) for number in next(iter(self._sampler(step + 1, lambda: step)))]
 
     def val_dataloader(self) -> DataLoader[ValidationImage] | list[None]:
         """Return whole images one by one, every rank its share."""
@@ -172,6 +151,10 @@ class PairDataModule(L.LightningDataModule):
             return batch
         # Lightning converted the batch to the trainer's precision before it was floating point.
         return self._attached_trainer().precision_plugin.convert_input(make_pairs(batch, self.degradation))
+
+    def _sampler(self, steps: int, start: Callable[[], int]) -> StepSampler:
+        trainer = self._attached_trainer()
+        return StepSampler(self.batch, trainer.global_rank, trainer.world_size, steps, start)
 
     def _crops(self, in_memory: bool) -> CropDataset:
         trainer = self._attached_trainer()

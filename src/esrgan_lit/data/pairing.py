@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch.utils.data import Dataset
@@ -123,6 +124,7 @@ class ValidationImage(NamedTuple):
     counted: float
 
 
+@dataclass(eq=False)
 class ImageDataset(Dataset[ValidationImage]):
     """Whole images with their low-resolution counterparts, given or made.
 
@@ -134,12 +136,9 @@ class ImageDataset(Dataset[ValidationImage]):
         degradation: makes them.
     """
 
-    def __init__(
-        self, high_res: Sequence[Photograph], low_res: Sequence[Photograph] | None, degradation: Bicubic
-    ) -> None:
-        self.high_res = high_res
-        self.low_res = low_res
-        self.degradation = degradation
+    high_res: Sequence[Photograph]
+    low_res: Sequence[Photograph] | None
+    degradation: Bicubic
 
     def __len__(self) -> int:
         return len(self.high_res)
