@@ -93,5 +93,5 @@ def test_add_a_degradation(configure: Callable[..., DictConfig], tmp_path: Path)
     expected = degradation(whole)[:, top // scale :, left // scale :][:, : side // scale, : side // scale]
     assert torch.equal(degradation(crop)[:, inset:-inset, inset:-inset], expected)
     assert not torch.equal(expected, Bicubic(scale)(whole)[:, top // scale :, left // scale :][:, :6, :6])
-    with pytest.raises(ValueError, match=r"data\.degradation\.scale 2 is not 4; use \$\{scale\}"):
+    with pytest.raises(ValueError, match=r"data\.degradation has scale 2, not 4; give it \$\{scale\}"):
         prepare(configure("psnr_rrdb23", override.replace('"${scale}"', "2")))

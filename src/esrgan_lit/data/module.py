@@ -79,7 +79,7 @@ class PairDataModule(L.LightningDataModule):
         super().__init__()
         self.degradation = degradation or Bicubic(scale, boundary, low_res_form)
         if self.degradation.scale != scale:
-            raise ValueError(f"data.degradation.scale {self.degradation.scale} is not {scale}; use ${{scale}}")
+            raise ValueError(f"data.degradation has scale {self.degradation.scale}, not {scale}; give it ${{scale}}")
         if crop < scale or crop % scale:
             below = max(scale, crop // scale * scale)
             raise ValueError(f"crop {crop} is not a multiple of scale {scale}; use {below} or {below + scale}")
