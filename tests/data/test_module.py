@@ -88,7 +88,6 @@ def test_the_defaults_are_those_of_the_configuration() -> None:
         config = compose("train", ["data=folder", "data.train=[photos]"]).data
     parameters = inspect.signature(PairDataModule).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items() if name != "train"}
-    assert defaults.pop("degradation") is None  # added on the command line
     assert defaults == {name: value for name, value in config.items() if name not in ("_target_", "train")}
 
 
