@@ -17,3 +17,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         "esrgan_lit.RRDBNet; assert not {'hydra', 'lightning'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_the_readmes_map_names_every_module() -> None:
+    root = Path(__file__).parents[1]
+    lines = [line.split() for line in (root / "README.md").read_text(encoding="utf-8").splitlines()]
+    mapped = [words[0] for words in lines if len(words) > 1 and words[0].endswith(".py")]
+    modules = [path.name for path in (root / "src" / "esrgan_lit").rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(mapped) == sorted(modules)
