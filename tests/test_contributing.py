@@ -11,9 +11,12 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from conftest import make_photograph
+from conftest import assert_same_levels, make_photograph
+from esrgan_lit import Upscaler, load_generator, upscale
 from esrgan_lit.cli import evaluate
 from esrgan_lit.degradations.bicubic import Bicubic
+from esrgan_lit.images.reading import read_image
+from esrgan_lit.inference.memory import Plan
 from esrgan_lit.reports.runs import Run
 from esrgan_lit.training.trainer import prepare, train
 
@@ -66,6 +69,23 @@ def test_add_a_loss(configure: Callable[..., DictConfig], tmp_path: Path) -> Non
     assert "train/pixel" not in alone
     first = [curves["train/charbonnier"][0] for curves in (beside, alone)]
     assert first[0] == first[1]  # raw, and both start alike
+
+
+@pytest.mark.usefixtures("mine")
+def test_add_a_generator(
+    configure: Callable[..., DictConfig], tmp_path: Path, photograph_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (last,) = run_train("generator", configure, tmp_path)
+    generator = load_generator(last).eval()
+    assert type(generator).__name__ == "Plain"
+    image = read_image(photograph_folder / "a.png")
+    with torch.inference_mode():
+        whole = generator(torch.from_numpy(image / 255).permute(2, 0, 1)[None].float())[0].permute(1, 2, 0)
+    expected = (whole.clamp(0, 1) * 255).round().byte().numpy()
+    assert_same_levels(upscale(image, generator), expected)
+    upscaler = Upscaler(generator, "torch", "cpu")
+    monkeypatch.setattr(upscaler, "_plan", lambda height, width, budget: Plan(22, 16, 0))  # in strips
+    assert_same_levels(upscaler(image), expected)
 
 
 @pytest.mark.usefixtures("mine")
