@@ -157,6 +157,7 @@ print(most() - upscaler.max_memory)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("engine", ["torch", "winograd"])
 def test_a_process_keeps_its_memory_limit(engine: str) -> None:

@@ -83,6 +83,7 @@ def test_any_number_of_threads(threads: int) -> None:
     assert (image - reference).abs().max() < 1e-5 * reference.abs().max()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_real_weights_stay_within_a_ten_thousandth(real_weights: Path) -> None:
     generator = load_generator(real_weights / "RealSR_DF2K_x4_fp16.pth")
@@ -91,6 +92,7 @@ def test_real_weights_stay_within_a_ten_thousandth(real_weights: Path) -> None:
     assert (image - reference).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_two_processes_compile_at_once(tmp_path: Path) -> None:
     command = "from esrgan_lit.inference import winograd; print(winograd.library().group_size())"

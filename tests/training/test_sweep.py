@@ -136,6 +136,7 @@ def test_jobs_side_by_side_share_no_gpu_while_there_are_others(tmp_path: Path, m
         assert free_again["CUDA_VISIBLE_DEVICES"] == "3"
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_job_gently_and_then_the_sweep(tmp_path: Path) -> None:
     child = (
         "import signal, sys, time; from pathlib import Path\n"
