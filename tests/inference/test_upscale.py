@@ -1,5 +1,6 @@
 """Upscaling arrays: exact in strips, bounded in memory, in every depth and kind of channels."""
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -244,6 +245,54 @@ def test_upscale_takes_and_gives_levels() -> None:
     repeated = upscale(np.repeat(image[..., :1], 3, 2), generator)
     assert grey.shape == (44, 56)
     np.testing.assert_allclose(grey, repeated.mean(2), atol=1)
+
+
+def test_what_was_made_ready_is_kept_until_the_weights_change() -> None:
+    image, first, second, third = make_photograph(9, 12, 0), *(network(blocks=1) for _ in range(3))
+    module = sys.modules["esrgan_lit.inference.upscale"]
+    module._prepared.clear()
+    before = upscale(image, first)
+    kept = module._prepared[first]
+    assert kept.engine.name == ("winograd" if winograd.available() else "torch")  # the command's choice
+    assert (upscale(image, first) == before).all()
+    assert module._prepared[first] is kept
+    first.conv_last.weight.data.copy_(first.conv_last.weight.flip(0))  # the same numbers elsewhere, unseen by PyTorch
+    after = upscale(image, first)
+    assert_same_levels(after, Upscaler(first, "torch", "cpu")(image), share=1e-2)
+    assert (after != before).mean() > 0.5
+    first.load_state_dict(second.state_dict())
+    assert (upscale(image, first) == before).all()
+    upscale(image, second)
+    upscale(image, first)  # used later than the second
+    upscale(image, third)
+    assert list(module._prepared) == [first, third]
+    del first
+    gc.collect()
+    assert list(module._prepared) == [third]
+
+
+def test_upscale_takes_pillow_images_and_paths(tmp_path: Path) -> None:
+    generator = network(blocks=1)
+    pixels = make_photograph(9, 12, 0)
+    array = upscale(pixels, generator)
+    pillow = Image.fromarray(pixels)
+    enlarged = upscale(pillow, generator)
+    assert isinstance(enlarged, Image.Image)
+    np.testing.assert_array_equal(np.array(enlarged), array)
+    pillow.save(tmp_path / "a.png", icc_profile=b"profile")
+    for path in (tmp_path / "a.png", str(tmp_path / "a.png")):
+        np.testing.assert_array_equal(upscale(path, generator), array)
+    with Image.open(tmp_path / "a.png") as opened:
+        assert upscale(opened, generator).info["icc_profile"] == b"profile"
+    assert upscale(pillow.convert("L"), generator).mode == "L"
+    assert upscale(pillow.convert("P"), generator).mode == "RGB"  # palettes are expanded
+    assert upscale(pillow.convert("RGBA"), generator).mode == "RGBA"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90°
+    pillow.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(upscale(tmp_path / "turned.png", generator), array)
+    with Image.open(tmp_path / "turned.png") as opened:
+        np.testing.assert_array_equal(np.array(upscale(opened, generator)), array)
 
 
 def test_alpha_is_enlarged_and_hidden_colours_do_not_bleed() -> None:

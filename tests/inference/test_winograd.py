@@ -5,16 +5,22 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import MethodType
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from esrgan_lit import load_generator
 from esrgan_lit.inference import winograd
 from esrgan_lit.inference.engines import make_engine
+from esrgan_lit.inference.tracing import UntraceableError, take_down
 from esrgan_lit.inference.upscaler import Upscaler
+from esrgan_lit.inference.winograd import WinogradEngine
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.rrdbnet import RRDBNet
 from esrgan_lit.networks.srresnet import SRResNet
@@ -69,6 +75,72 @@ def test_same_image_as_pytorch(generator: Generator, height: int, width: int) ->
     image, reference = outputs(with_larger_weights(generator), low_res)
     assert image.shape == reference.shape
     assert (image - reference).abs().max() < 1e-5 * reference.abs().max()
+
+
+def block(forward: Callable[[nn.ModuleList, Tensor], Tensor]) -> nn.Module:
+    """A user's block of three convolutions of 8 channels and one from 16 to 8."""
+    made = nn.ModuleList([*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3)), nn.Conv2d(16, 8, 3, padding=1)])
+    made.forward = MethodType(forward, made)
+    return made
+
+
+COMPUTED: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "modules": lambda c, x: x + nn.Sequential(c[0], nn.LeakyReLU(0.1), c[1], nn.ReLU())(x),
+    "sums": lambda c, x: torch.add(c[1](F.relu(c[0](x))) * 0.3, x),
+    "skips of skips": lambda c, x: x + 0.5 * (x + 2 * c[1](c[0](x))),
+    "dense": lambda c, x: c[3](torch.cat((x, torch.relu(c[0](x))), 1)) + x,
+    "enlarged": lambda c, x: c[1](F.interpolate(c[0](x), scale_factor=2)),
+}
+REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "a value read before its activation": lambda c, x: c[3](torch.cat(((y := c[0](x)), F.relu(y)), 1)),
+    "a skip from before its activation": lambda c, x: (y := c[0](x)) + c[1](F.relu(y)),
+    "an activation whose result is ignored": lambda c, x: (F.relu(y := c[0](x), inplace=True), c[1](y))[1],
+    "a concatenation of other convolutions": lambda c, x: c[3](torch.cat((c[0](x), c[1](x)), 1)),
+    "another function": lambda c, x: c[0](x).sigmoid(),
+    "a mean": lambda c, x: c[0](x) * c[0](x).mean((2, 3), keepdim=True),
+    "two scaled terms": lambda c, x: 0.5 * x + 0.5 * c[0](x),
+    "a sum of inputs": lambda c, x: x + x,
+    "its input": lambda c, x: x,
+    "its shape": lambda c, x: c[0](x)[..., : x.shape[-1] - 1],
+    "a 1×1 convolution": lambda c, x: F.conv2d(x, c[0].weight[..., :1, :1]),
+    "stride": lambda c, x: F.conv2d(x, c[0].weight, stride=2, padding=1),
+    "a broadcast": lambda c, x: x + F.conv2d(x, c[0].weight[:1], padding=1),
+    "bilinear": lambda c, x: c[0](F.interpolate(x, scale_factor=2, mode="bilinear")),
+}
+
+
+class Around(Generator):
+    """A generator of one such block."""
+
+    block_reach, tail_reach = 2, 1
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(1, channels=8)
+        self.blocks = nn.Sequential(inner)
+        self.exit = nn.Conv2d(8, 8, 3, padding=1)
+
+    def head(self, low_res: Tensor) -> Tensor:
+        return low_res.clone()
+
+    def tail(self, features: Tensor, head: Tensor) -> Tensor:
+        return self.exit(features)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_blocks_of_other_kinds_are_computed(kind: str) -> None:
+    inner, x = block(COMPUTED[kind]), torch.rand(1, 8, 13, 20)
+    engine = WinogradEngine(Around(inner).eval().requires_grad_(False))
+    with torch.no_grad():
+        torch.testing.assert_close(engine.blocks(0, 1)(x), inner(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_not_computed_is_refused_and_not_computed_wrongly(kind: str) -> None:
+    inner = block(REFUSED[kind])
+    inner(torch.rand(1, 8, 13, 20))  # PyTorch computes it
+    with pytest.raises(UntraceableError):
+        take_down(inner, 8)
 
 
 @needs_compiler

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan_lit.cli.interpolate import WEIGHTS_HELP, refuse_existing
+from esrgan_lit.cli.interpolate import WEIGHTS_HELP, add_import_option, refuse_existing
 from esrgan_lit.weights.export import TARGETS, export_generator, files_of
 from esrgan_lit.weights.layouts import LAYOUTS
 from esrgan_lit.weights.load import load_generator
@@ -31,6 +31,7 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--licence", help=argparse.SUPPRESS)  # as it was called; for one release
     parser.add_argument("--training-data", help="for the file's metadata, where the checkpoint does not say it")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    add_import_option(parser)
     options = parser.parse_args(arguments)
     if options.licence:
         print("esrgan-export: warning: --licence is called --license now", file=sys.stderr)

@@ -1,9 +1,11 @@
 """``esrgan-interpolate``: blends of several networks' weights."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -144,3 +146,25 @@ def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
     existing = [path for path in paths if path.exists()]
     if existing and not overwrite:
         raise ValueError(f"{existing[0]} exists already; add --overwrite to replace it")
+
+
+def add_import_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--import MODULE``: files of weights may name a generator of a user's own module, and import nothing."""
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        type=_imported,
+        metavar="MODULE",
+        help="a module with a generator class of your own, found from this folder; may be repeated",
+    )
+
+
+def _imported(module: str) -> Any:
+    sys.path.append(str(Path.cwd()))
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(
+            f"{module} cannot be imported ({error}); install its package, or run this where {module}.py is"
+        ) from error

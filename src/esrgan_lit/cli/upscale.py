@@ -14,6 +14,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from esrgan_lit.cli.interpolate import add_import_option
 from esrgan_lit.files import unfinished_files
 from esrgan_lit.images.listing import SUFFIXES, list_images
 from esrgan_lit.images.reading import read_picture, size_of
@@ -317,6 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--alpha", type=float, help="blend two checkpoints: 0 is the first (PSNR), 1 the second (GAN)")
     parser.add_argument("--without-ema", action="store_true", help="the last weights rather than the averaged ones")
+    add_import_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that other settings or programs made")
     pixels = parser.add_argument_group("pixels")
     pixels.add_argument("--outscale", type=_final_size, help="final size: a factor such as 2.5, or WIDTHxHEIGHT")
