@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from conftest import assert_same_levels, make_photograph
-from esrgan_lit import Upscaler, load_generator, upscale
-from esrgan_lit.cli import evaluate
+from esrgan_lit import Upscaler, load_generator
+from esrgan_lit.cli import evaluate, upscale
 from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.inference.memory import Plan
@@ -76,13 +76,17 @@ def test_add_a_generator(
     configure: Callable[..., DictConfig], tmp_path: Path, photograph_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (last,) = run_train("generator", configure, tmp_path)
+    (words,) = [words for words in commands(WALKS["generator"]) if words[0] == "esrgan-upscale"]
+    _, _, *given = [str(last) if word.endswith("last.ckpt") else word for word in words]
+    monkeypatch.chdir(tmp_path)
+    upscale.main([str(photograph_folder), *given, "--engine", "torch", "--device", "cpu"])
     generator = load_generator(last).eval()
     assert type(generator).__name__ == "Plain"
     image = read_image(photograph_folder / "a.png")
     with torch.inference_mode():
         whole = generator(torch.from_numpy(image / 255).permute(2, 0, 1)[None].float())[0].permute(1, 2, 0)
     expected = (whole.clamp(0, 1) * 255).round().byte().numpy()
-    assert_same_levels(upscale(image, generator), expected)
+    assert_same_levels(read_image(tmp_path / "enlarged" / "a.png"), expected)
     upscaler = Upscaler(generator, "torch", "cpu")
     monkeypatch.setattr(upscaler, "_plan", lambda height, width, budget: Plan(22, 16, 0))  # in strips
     assert_same_levels(upscaler(image), expected)
