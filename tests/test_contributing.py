@@ -62,6 +62,12 @@ def test_every_target_is_one_of_the_makefiles() -> None:
     assert set(named) < targets
 
 
+def test_pre_commit_has_the_ruff_that_make_lint_has() -> None:
+    pinned = re.search(r"^ruff==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert pinned
+    assert f"rev: v{pinned[1]}\n" in (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+
+
 @pytest.mark.usefixtures("mine")
 def test_add_a_loss(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     beside, alone = (Run(last.parents[1]).curves for last in run_train("loss", configure, tmp_path))
