@@ -16,7 +16,8 @@ from PIL import Image
 from awkward import PROFILE, make_awkward
 from conftest import make_photograph
 from esrgan_lit import RRDBNet, SRResNet, interpolate, load_generator, save_generator
-from esrgan_lit.cli.upscale import Record, main
+from esrgan_lit.cli.upscale import main
+from esrgan_lit.cli.upscale_record import Record
 from esrgan_lit.files import atomic_write
 from esrgan_lit.images.reading import read_picture
 from esrgan_lit.inference.upscaler import Upscaler

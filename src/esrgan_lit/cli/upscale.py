@@ -3,7 +3,6 @@
 import argparse
 import glob
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from esrgan_lit.cli.interpolate import add_import_option
+from esrgan_lit.cli.upscale_record import Record, file_state
 from esrgan_lit.files import unfinished_files
 from esrgan_lit.images.listing import SUFFIXES, list_images
 from esrgan_lit.images.reading import read_picture, size_of
@@ -107,7 +106,7 @@ def _run(
 def _upscale_file(
     source: Path, output: Path, upscaler: Upscaler, record: "Record", options: argparse.Namespace, bar: tqdm
 ) -> None:
-    state = _state(source)
+    state = file_state(source)
     picture = read_picture(source)
     check_format(picture, output)
     pixels = upscaler(picture.pixels, lambda megapixels: bar.update(megapixels * 1e6))
@@ -115,75 +114,6 @@ def _upscale_file(
         pixels = resized_to(pixels, *final_size(picture.pixels, options.outscale))
     with written_picture(picture._replace(pixels=pixels), output, options.quality) as unfinished:
         record.add(output, unfinished, source, state)
-
-
-class Record:
-    """Which outputs in a folder were made from what, with which settings: what lets a run go on where it stopped.
-
-    A line of JSON is written before an output gets its name, with the output's size and time of change, so that an
-    output that is there and fits its line is whole and unchanged.
-
-    Args:
-        folder: that outputs go to; ``None`` keeps no record.
-        settings: whatever changes the pixels.
-    """
-
-    NAME = ".esrgan-upscale.jsonl"
-
-    def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
-        self.folder = folder
-        self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        self.lines: dict[str, dict[str, Any]] = {}
-
-    def __enter__(self) -> "Record":
-        if self.folder is None:
-            return self
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / f"{self.NAME}.lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ValueError(f"another esrgan-upscale writes to {self.folder}; wait for it, or name another") from error
-        file = self.folder / self.NAME
-        for line in file.read_text().splitlines() if file.exists() else []:
-            try:
-                entry = json.loads(line)
-                self.lines[entry["output"]] = entry
-            except (ValueError, KeyError):
-                continue  # cut short by a kill: its output has not got its name
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.folder is not None:
-            self._lock.release()
-
-    def holds(self, output: Path, source: Path) -> bool:
-        """Whether an output is there, whole, unchanged, and made from this source with these settings."""
-        if self.folder is None or not output.exists():
-            return False
-        entry = self.lines.get(self._name(output))
-        return entry is not None and entry == self._entry(output, output, source, _state(source))
-
-    def add(self, output: Path, unfinished: Path, source: Path, state: tuple[int, int]) -> None:
-        """Note that ``unfinished`` is about to become ``output``."""
-        if self.folder is None:
-            return
-        entry = self._entry(output, unfinished, source, state)
-        with (self.folder / self.NAME).open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-
-    def _entry(self, output: Path, written: Path, source: Path, state: tuple[int, int]) -> dict[str, Any]:
-        return {
-            "output": self._name(output),
-            "state": list(_state(written)),
-            "source": str(source.resolve()),
-            "source_state": list(state),
-            "settings": self.settings,
-        }
-
-    def _name(self, output: Path) -> str:
-        assert self.folder is not None
-        return output.relative_to(self.folder).as_posix()
 
 
 def plan_outputs(inputs: Sequence[str | Path], output: Path, kind: str = "png") -> dict[Path, Path]:
@@ -264,12 +194,6 @@ def _generator(options: argparse.Namespace) -> Generator:
         raise ValueError("--alpha goes with two checkpoints: --checkpoint PSNR GAN --alpha 0.8")
     networks = [load_generator(path, ema=ema) for path in options.checkpoint]
     return interpolate(networks[0], networks[1], options.alpha) if len(networks) == 2 else networks[0]
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Size and time of change."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def _bytes(text: str) -> int:

@@ -136,8 +136,6 @@ class Upscaler:
         chosen = self._plan(_round_up(height, step), _round_up(width, step), budget)
         return self._in_use() + low_res + output + (chosen.bytes if chosen else max(0, budget))
 
-    # ---- images ----
-
     def _enlarge_seen(self, pixels: np.ndarray, progress: Progress) -> np.ndarray:
         """Enlarge colors times their alpha, and divide by it afterwards: they count as far as they are seen."""
         full = np.iinfo(pixels.dtype).max
@@ -179,8 +177,6 @@ class Upscaler:
         assert total is not None
         total /= 8
         return total
-
-    # ---- tiles ----
 
     @torch.inference_mode()
     def _generate(self, low_res: Tensor, kept: int, dtype: np.dtype, progress: Progress) -> np.ndarray:
@@ -258,8 +254,6 @@ class Upscaler:
         if self._exact_engine is None:
             self._exact_engine = TorchEngine(self.generator, self.engine.device)
         return self._exact_engine
-
-    # ---- memory ----
 
     def _plan(self, height: int, width: int, budget: int) -> Plan | None:
         step, engine = self.generator.unshuffle, self.engine
