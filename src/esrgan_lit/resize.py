@@ -37,7 +37,7 @@ def mirror_indices(indices: np.ndarray, length: int, boundary: Boundary) -> np.n
     raise ValueError(f"boundary {boundary!r} is not known; use one of {', '.join(BOUNDARIES)}")
 
 
-def resized_length(length: int, scale: float) -> int:
+def _resized_length(length: int, scale: float) -> int:
     """Return the length of an axis after resizing, as MATLAB rounds it."""
     return ceil(length * scale)
 
@@ -141,7 +141,7 @@ def _weights(length: int, scale: float, boundary: Boundary) -> list[tuple[int, i
     """Split an axis into blocks: (first source sample, one past the last, float64 weights (outputs, sources))."""
     stretch = min(scale, 1.0)  # below 1, the kernel is widened by 1 / scale: the antialiasing
     taps = ceil(4 / stretch) + 2
-    outputs = resized_length(length, scale)
+    outputs = _resized_length(length, scale)
     centres = (np.arange(outputs) + 0.5) / scale - 0.5
     positions = np.floor(centres - 2 / stretch).astype(np.int64)[:, None] + np.arange(taps)
     values = bicubic_kernel(stretch * (centres[:, None] - positions))

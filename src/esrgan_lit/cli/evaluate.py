@@ -71,7 +71,7 @@ def prepare(config: DictConfig) -> Plan:
     finished = name_sources(settings["images"])
     device = {"device": torch.device(settings["device"])} if settings["device"] else {}
     runner = Runner(scale, back_project=settings["back_project"], **device)
-    methods = open_methods(settings, runner)
+    methods = _open_methods(settings, runner)
     sources = {method.name: method.source for method in methods}
     for name in finished:
         if name in sources:
@@ -107,7 +107,7 @@ def set_settings(settings: Mapping[str, Any], finished: Mapping[str, str]) -> di
     return sets
 
 
-def open_methods(settings: Mapping[str, Any], runner: Runner) -> list[Method]:
+def _open_methods(settings: Mapping[str, Any], runner: Runner) -> list[Method]:
     """Open bicubic, the weights and the α series, as far as they are asked for."""
     methods = [bicubic(runner.scale)] if settings["bicubic"] else []
     methods += [network(name, path, runner) for name, path in name_sources(settings["weights"]).items()]
@@ -139,7 +139,7 @@ def run(config: DictConfig, plan: Plan) -> Path:
     reports = [SetReport(test_set, results, plan.metrics) for test_set in plan.sets]
     write_text(folder / "results.csv", results_table(reports).csv())
     write_text(folder / "results.md", as_markdown(reports, plan.absent, plan.sources))
-    print_tables(reports, plan)
+    _print_tables(reports, plan)
     views, planes = {}, {}
     for report in reports:
         name = report.test_set.name
@@ -156,7 +156,7 @@ def run(config: DictConfig, plan: Plan) -> Path:
     return folder
 
 
-def print_tables(reports: list[SetReport], plan: Plan) -> None:
+def _print_tables(reports: list[SetReport], plan: Plan) -> None:
     """Print the figures of each set, what is to be said on them, and what they mean."""
     for report in reports:
         print(f"\n{report.test_set.name}: {len(report.results)} images; {report.test_set.origin}")

@@ -44,7 +44,7 @@ def interpolate_main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     options = parser.parse_args(arguments)
     try:
-        blends = plan_blends(len(options.models), options.alpha, options.weights, options.output)
+        blends = _plan_blends(len(options.models), options.alpha, options.weights, options.output)
         refuse_existing(list(blends), options.overwrite)
         photographs = list_images(options.images, "--images") if options.images else []
         if photographs:
@@ -70,13 +70,13 @@ def interpolate_main(arguments: Sequence[str] | None = None) -> None:
             print(path)
         if photographs:
             folder = options.output.with_name(f"{options.output.stem}-images")
-            draw_interpolations(photographs, generators, list(blends.values()), list(blended.values()), folder)
+            _draw_interpolations(photographs, generators, list(blends.values()), list(blended.values()), folder)
             print(folder)
     except OSError as error:
         sys.exit(f"esrgan-interpolate: {error}")
 
 
-def plan_blends(
+def _plan_blends(
     models: int, alphas: Sequence[float] | None, weights: Sequence[float] | None, output: Path
 ) -> dict[Path, Sequence[float]]:
     """Return the files to write and the networks' weights in each.
@@ -107,7 +107,7 @@ def plan_blends(
     return {output.with_name(f"{output.stem}-{alpha!r}.safetensors"): (1 - alpha, alpha) for alpha in alphas}
 
 
-def draw_interpolations(
+def _draw_interpolations(
     photographs: Sequence[Path],
     generators: Sequence[Generator],
     weights: Sequence[Sequence[float]],

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``esrgan-upscale``."""
     options = _parser().parse_args(arguments)
     try:
-        jobs = plan_outputs(options.inputs, options.output, options.format)
+        jobs = _plan_outputs(options.inputs, options.output, options.format)
         sizes = {source: size_of(source) for source in jobs.values()}
         generator = _generator(options)
         upscaler = Upscaler(
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.compile,
         )
         into_folder = jobs.keys() != {options.output}
-        record = Record(options.output if into_folder else None, settings_of(options, generator))
+        record = Record(options.output if into_folder else None, _settings_of(options, generator))
         with record:
             _run(jobs, sizes, upscaler, record, options)
     except (ValueError, OSError, RuntimeError) as error:
@@ -111,12 +111,12 @@ def _upscale_file(
     check_format(picture, output)
     pixels = upscaler(picture.pixels, lambda megapixels: bar.update(megapixels * 1e6))
     if options.outscale is not None:
-        pixels = resized_to(pixels, *final_size(picture.pixels, options.outscale))
+        pixels = resized_to(pixels, *_output_size(picture.pixels, options.outscale))
     with written_picture(picture._replace(pixels=pixels), output, options.quality) as unfinished:
         record.add(output, unfinished, source, state)
 
 
-def plan_outputs(inputs: Sequence[str | Path], output: Path, kind: str = "png") -> dict[Path, Path]:
+def _plan_outputs(inputs: Sequence[str | Path], output: Path, kind: str = "png") -> dict[Path, Path]:
     """Where each image goes: {output file: input file}. Folders keep their structure.
 
     Args:
@@ -167,7 +167,7 @@ def _matches(given: str) -> list[str]:
     return [each for each in found if Path(each).is_dir() or Path(each).suffix.lower() in SUFFIXES]
 
 
-def settings_of(options: argparse.Namespace, generator: Generator) -> dict[str, Any]:
+def _settings_of(options: argparse.Namespace, generator: Generator) -> dict[str, Any]:
     """What changes the pixels: the weights and the options, but not engine, device and memory."""
     weights = hashlib.sha256()
     for key, value in generator.state_dict().items():
@@ -178,7 +178,7 @@ def settings_of(options: argparse.Namespace, generator: Generator) -> dict[str, 
     return {"architecture": generator.architecture, "weights": weights.hexdigest(), "tiles": tiles, **kept}
 
 
-def final_size(low_res: np.ndarray, outscale: FinalSize) -> tuple[int, int]:
+def _output_size(low_res: np.ndarray, outscale: FinalSize) -> tuple[int, int]:
     """Height and width of the output for a factor of the input's size, or for (width, height)."""
     if isinstance(outscale, tuple):
         return outscale[1], outscale[0]

@@ -43,15 +43,15 @@ def compute(
     group = count if plan.trunk_rows >= height and height * width <= _ONE_PART_PIXELS else 1
     in_trunk = _trunk_share(generator, engine.needs.width)
     frugal = giving_back if plan.tight and engine.device.type == "cpu" else lambda function: function
-    features = head_in_strips(engine, tile, plan.tail_rows * step, generator.head_reach * step, step)
+    features = _head_in_strips(engine, tile, plan.tail_rows * step, generator.head_reach * step, step)
     for first in range(0, count, group):
         blocks = frugal(engine.blocks(first, first + group))
         reach = generator.block_reach * group
-        features = in_strips(
+        features = _in_strips(
             blocks, features, reach, plan.trunk_rows, lambda part: progress(part * in_trunk * group / count)
         )
     tail, margin = frugal(engine.tail()), generator.tail_reach
-    rows = even_rows(height, plan.tail_rows)
+    rows = _even_rows(height, plan.tail_rows)
     for start in range(0, height, rows):
         end = min(start + rows, height)
         above, below = max(0, start - margin), min(height, end + margin)
@@ -66,7 +66,7 @@ def compute(
         progress((1 - in_trunk) * (end - start) / height)
 
 
-def in_strips(
+def _in_strips(
     blocks: Callable[[Tensor], Tensor], features: Tensor, reach: int, rows: int, progress: Progress
 ) -> Tensor:
     """Run blocks on some rows at a time, in place: the values of running them on all rows.
@@ -83,7 +83,7 @@ def in_strips(
         features = blocks(features)
         progress(1)
         return features
-    rows = max(reach, even_rows(height, rows))
+    rows = max(reach, _even_rows(height, rows))
     overwritten = features[:, :, :0]  # the rows above a strip, as they were
     for start in range(0, height, rows):
         end = min(start + rows, height)
@@ -95,12 +95,12 @@ def in_strips(
     return features
 
 
-def even_rows(height: int, most: int) -> int:
+def _even_rows(height: int, most: int) -> int:
     """Return the rows of strips that are all about as high: kernels may round otherwise in a short last one."""
     return math.ceil(height / math.ceil(height / most))
 
 
-def head_in_strips(engine: Engine, tile: Tensor, rows: int, reach: int, step: int) -> Tensor:
+def _head_in_strips(engine: Engine, tile: Tensor, rows: int, reach: int, step: int) -> Tensor:
     """Run the head on some rows at a time: kernels reorder whole results, which is memory.
 
     Args:

@@ -53,7 +53,7 @@ class ImagePanels(L.Callback):
         if not trainer.is_global_zero or trainer.sanity_checking or batch_idx >= self.images:
             return
         name = batch.name[0]
-        panel = make_panel(batch.pair, outputs, self.size)
+        panel = _make_panel(batch.pair, outputs, self.size)
         try:
             save_image(panel, self.folder / f"step_{trainer.global_step:07d}_{name}.png")
         except OSError as error:
@@ -64,7 +64,7 @@ class ImagePanels(L.Callback):
                 logger.log_image(f"panels/{name}", [panel], step=step, caption=["LR | bicubic | output | ground truth"])
 
 
-def make_panel(pair: Pair, output: Tensor, size: int) -> np.ndarray:
+def _make_panel(pair: Pair, output: Tensor, size: int) -> np.ndarray:
     """Return the centers of a pair's four images side by side, as uint8 (height, width, 3)."""
     scale = pair.high_res.shape[-1] // pair.low_res.shape[-1]
     low_res = pair.low_res.float()

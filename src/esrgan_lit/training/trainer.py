@@ -61,7 +61,7 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
-    check_keys(config)
+    _check_keys(config)
     take_old_names(config)
     if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
         raise ValueError("trainer.accelerator is gpu, but PyTorch finds no GPU here; train on the CPU with trainer=cpu")
@@ -69,7 +69,7 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     L.seed_everything(config.seed, workers=True, verbose=False)
     data = _build(config.data)
     data.setup("fit")
-    config.resume = where_to_resume(config)
+    config.resume = _where_to_resume(config)
     if config.resume is not None:
         config.stage.start_from = SCRATCH  # the checkpoint brings the weights
     stage = _build(config.stage)
@@ -88,7 +88,7 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     return trainer, stage, data
 
 
-def where_to_resume(config: DictConfig) -> str | None:
+def _where_to_resume(config: DictConfig) -> str | None:
     """Return the checkpoint that ``resume`` names, or for ``auto`` this folder's newest; None for none."""
     if config.resume is None:
         return None
@@ -141,7 +141,7 @@ def fit(config: DictConfig, trainer: L.Trainer, stage: Stage, data: PairDataModu
     return last
 
 
-def check_keys(config: DictConfig) -> None:
+def _check_keys(config: DictConfig) -> None:
     """Raise ValueError for configurations with misspelt or missing parts."""
     for key in config:
         if key not in KEYS:

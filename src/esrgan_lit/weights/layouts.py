@@ -59,7 +59,7 @@ def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
     dense, plain = shapes.get("body.0.rdb1.conv1.weight"), shapes.get("body.0.conv1.weight")
     needed = ("conv_first.weight", "conv_hr.weight", "conv_last.weight")
     if not (dense or plain) or not all(len(shapes.get(key, ())) == 4 for key in needed) or _other_network(shapes):
-        raise WeightsError(describe_other(shapes))
+        raise WeightsError(_describe_other(shapes))
     width, given = shapes["conv_first.weight"][:2]
     channels = shapes["conv_last.weight"][0]
     blocks = 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("body."))
@@ -112,7 +112,7 @@ _LOOKS = (
 )
 
 
-def describe_other(shapes: Mapping[str, tuple[int, ...]]) -> str:
+def _describe_other(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Say what a state dict that is no generator of ours looks like, from its keys and shapes."""
     if not shapes:
         return "no tensors"

@@ -81,7 +81,7 @@ def read_file(path: Path, ema: bool = True) -> Weights:
     inside = content.get("metadata")  # of our own .pth files
     metadata = origin_of({**header, **inside} if isinstance(inside, Mapping) else header)
     if "config" in content and "global_step" in content:  # a training checkpoint of this library
-        metadata |= describe_training(content)
+        metadata |= _describe_training(content)
     if not isinstance(architecture, Mapping) or "name" not in architecture:
         try:
             architecture = infer_architecture(state)
@@ -93,7 +93,7 @@ def read_file(path: Path, ema: bool = True) -> Weights:
     return Weights(dict(architecture), state, metadata)
 
 
-def describe_training(checkpoint: Mapping[str, Any]) -> dict[str, str]:
+def _describe_training(checkpoint: Mapping[str, Any]) -> dict[str, str]:
     """Return what a training checkpoint says of itself, as a safetensors header holds it: strings, no whole paths."""
     config = checkpoint["config"] if isinstance(checkpoint["config"], Mapping) else {}
     data = config.get("data", {})
