@@ -34,7 +34,7 @@ def build_generator(architecture: Architecture) -> Generator:
         remedy = (
             f"import its module first (import {module}), or give the command --import {module}, if you trust it"
             if module
-            else f"known are {', '.join(known)}"
+            else f"known are {', '.join(sorted(known, key=lambda one: ('.' in one, one)))}"  # ours first
         )
         raise WeightsError(f"architecture {name!r} is not known; {remedy}")
     try:
