@@ -76,7 +76,7 @@ class TorchEngine:
             generator = copy.deepcopy(generator)
         generator.to(device, dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.generator = generator
-        self.needs = needs_of(generator, 1.9, 2.3)
+        self.needs = needs_of(generator, 2.2, 2.6)
         self._compiled = compiled
 
     def head(self, low_res: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OVERLAP = 64
 _SMALLEST_TILE = 32
 _MIB = 2**20
-_SPARE = 24 * _MIB  # allocators keep more or less of what is freed, from run to run
+_SPARE = 32 * _MIB  # allocators keep more or less of what is freed, from run to run
 _FLOAT = np.dtype(np.float32)
 _Region = tuple[int, int, int, int]  # top, bottom, left and right in low-resolution pixels
 
