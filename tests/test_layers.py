@@ -4,6 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from hydra.utils import get_class
+
+import esrgan_lit
+
 
 def test_imports_go_down_only() -> None:
     linter = Path(sys.executable).parent / "lint-imports"
@@ -17,6 +22,13 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         "esrgan_lit.RRDBNet; assert not {'hydra', 'lightning'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["networks.RRDBNet", "networks.SRResNet", "networks.Discriminator", "losses.StandardLoss"]
+)
+def test_configurations_of_before_find_their_classes(name: str) -> None:
+    assert get_class(f"esrgan_lit.{name}") is getattr(esrgan_lit, name.split(".")[1])
 
 
 def test_the_readmes_map_names_every_module() -> None:
