@@ -1,6 +1,7 @@
 """The wheel: what is in it works without the checkout."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,8 +20,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # they share 
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel's content, as pip would lay it out."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]  # sdist, then wheel
-    subprocess.run(build, check=True, capture_output=True)
+    checkout = folder / "checkout"  # a build writes beside what it builds, and other tests run in ROOT meanwhile
+    for name in ("src", "conf"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)]  # sdist, then wheel
+    built = subprocess.run([*build, str(checkout)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(folder / "site")
     return folder / "site"
