@@ -14,17 +14,23 @@ from esrgan_lit.images.picture import EXIF_IFD, ORIENTATION, STORAGE_TAGS, Pictu
 log = logging.getLogger(__name__)
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path, frame: int | None = None) -> Picture:
     """Read an image file as it is meant to be seen: upright, palettes expanded, CMYK turned into sRGB.
 
-    Of files with several frames the first is read, with a warning.
+    Args:
+        path: an image file.
+        frame: which of its frames or pages, from 0; None is the only one, or with a warning the first.
 
     Raises:
-        PictureError: naming the file, when it is no image, is cut short, or needs an extra that is not installed.
+        PictureError: naming the file, when it is no image, is cut short, has no such frame, or needs an extra that is
+            not installed.
     """
     with _errors_named(path), Image.open(path) as opened:
-        if getattr(opened, "n_frames", 1) > 1:
-            log.warning("%s has %d frames; the first is taken", path, getattr(opened, "n_frames", 1))
+        frames = getattr(opened, "n_frames", 1)
+        if frame is None and frames > 1:
+            log.warning("%s has %d frames; the first is taken", path, frames)
+        if frame:
+            opened.seek(frame)
         orientation = opened.getexif().get(ORIENTATION, 1)
         deep = _is_deep_color(opened, path)
         image = ImageOps.exif_transpose(opened)
@@ -76,6 +82,15 @@ def _errors_named(path: Path) -> Iterator[None]:
         if isinstance(error, FileNotFoundError | PermissionError | PictureError):
             raise
         raise PictureError(f"{path} cannot be read as an image ({error})") from error
+
+
+def count_frames(path: Path) -> int:
+    """Return how many frames or pages a file has; 1 where it cannot be opened, which is said when it is read."""
+    try:
+        with Image.open(path) as opened:
+            return getattr(opened, "n_frames", 1)
+    except Exception:
+        return 1
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -24,6 +24,8 @@ from esrgan_lit.images.picture import (
 )
 
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif")
+SUFFIXES_WRITTEN = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif")
+_MOST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".avif": 32_768, ".bmp": 2**31 - 1, ".png": 2**31 - 1}
 DEFAULT_QUALITY = 95
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")
 _ALPHA_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".avif")
@@ -33,6 +35,19 @@ def check_format(picture: Picture, path: Path) -> None:
     """Raise PictureError when the format that a file's suffix names cannot hold a picture."""
     if path.suffix.lower() not in _ALPHA_SUFFIXES and has_alpha(picture.pixels):
         raise PictureError(f"{path.suffix} files have no transparency, and the picture has; use png, webp, tif or avif")
+
+
+def check_size(path: Path, height: int, width: int) -> None:
+    """Raise PictureError when the format that a file's suffix names cannot hold so many pixels a side."""
+    suffix = path.suffix.lower()
+    most = _MOST_SIDE.get(suffix, max(height, width))
+    if max(height, width) > most:
+        rule = f"{most:,} pixels a side"
+    elif suffix == ".avif" and height * width > 16_384**2:  # libavif reads no more
+        rule = f"{16_384**2:,} pixels"
+    else:
+        return
+    raise PictureError(f"{path}: {width}×{height} is more than the {rule} that {suffix} files hold; use png or tif")
 
 
 @contextmanager
