@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from conftest import assert_same_levels, make_photograph
 from esrgan_lit import Upscaler, load_generator
-from esrgan_lit.cli import evaluate, upscale
+from esrgan_lit.cli import evaluate_run, upscale
 from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.inference.memory import Plan
@@ -106,7 +106,7 @@ def test_add_a_metric(configure: Callable[..., DictConfig], tmp_path: Path, phot
     with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
         changes = [names, f"hr={photograph_folder}", f"output_dir={tmp_path}/out", f"cache={tmp_path}/cache"]
         config = compose("evaluate", changes)
-    folder = evaluate.run(config, evaluate.prepare(config))
+    folder = evaluate_run.run(config, evaluate_run.prepare(config))
     assert "gradient error" in (folder / "results.md").read_text(encoding="utf-8")
 
 

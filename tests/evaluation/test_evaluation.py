@@ -17,7 +17,7 @@ from PIL import Image
 
 from conftest import assert_same_levels, assert_stands_alone, make_photograph
 from esrgan_lit import RRDBNet, imresize, load_generator, psnr_y, save_generator, ssim_y
-from esrgan_lit.cli import evaluate as command
+from esrgan_lit.cli import evaluate_run as command
 from esrgan_lit.data.pairing import normalized
 from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.evaluation import evaluate, methods

@@ -17,7 +17,8 @@ from esrgan_lit import RRDBNet, SRResNet, imresize, load_generator, upscale
 from esrgan_lit.images.levels import to_batch
 from esrgan_lit.inference import winograd
 from esrgan_lit.inference.back_projection import back_project
-from esrgan_lit.inference.engines import ENGINES, TorchEngine
+from esrgan_lit.inference.choices import ENGINES
+from esrgan_lit.inference.engines import TorchEngine
 from esrgan_lit.inference.memory import Plan, free_memory
 from esrgan_lit.inference.pixels import resized_to
 from esrgan_lit.inference.upscaler import Upscaler

@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from esrgan_lit.cli import evaluate
+from esrgan_lit.cli import evaluate_run
 from esrgan_lit.reports.runs import Run
 from esrgan_lit.training.trainer import prepare, train
 
@@ -124,7 +124,7 @@ def test_a_metric_of_ones_own_is_measured_in_evaluation(photograph_folder: Path,
     with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
         changes = [names, f"hr={photograph_folder}", f"output_dir={tmp_path}/out", f"cache={tmp_path}/cache"]
         config = compose("evaluate", changes)
-    folder = evaluate.run(config, evaluate.prepare(config))
+    folder = evaluate_run.run(config, evaluate_run.prepare(config))
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     values = [value for row in rows for key, value in row.items() if key == "error" or row.get("metric") == "error"]

@@ -1,15 +1,12 @@
-"""``esrgan-compare``: what two stages learned, as a table, a picture and their loss curves."""
+"""``esrgan-compare``: what two stages learned, as a table, a picture and their loss curves.
+
+What loads PyTorch is imported once the options are read.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from esrgan_lit.data import demo
-from esrgan_lit.files import write_text
-from esrgan_lit.reports.comparison import as_markdown, compare, draw_comparison
-from esrgan_lit.reports.curves import draw_curves, logs_beside
-from esrgan_lit.reports.plots import pyplot
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,6 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", nargs="+", help="high-resolution files or folders (default: the demo's held-out)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for table and pictures")
     options = parser.parse_args(arguments)
+
+    from esrgan_lit.data import demo
+    from esrgan_lit.files import write_text
+    from esrgan_lit.reports.comparison import as_markdown, compare, draw_comparison
+    from esrgan_lit.reports.curves import draw_curves, logs_beside
+    from esrgan_lit.reports.plots import pyplot
+
     try:
         pyplot()  # says at once if matplotlib is missing
         report = compare(options.psnr, options.gan, options.images or demo.photographs("held_out"))

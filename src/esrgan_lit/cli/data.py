@@ -1,4 +1,9 @@
-"""``esrgan-data``: check, pack and fetch training images."""
+"""``esrgan-data``: check, pack and fetch training images.
+
+Functions import what loads NumPy, SciPy or PyTorch, so that options are read, and help is given, at once.
+"""
+
+from __future__ import annotations
 
 import argparse
 import logging
@@ -6,16 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from esrgan_lit.data.check import Fault, Finding, check
 from esrgan_lit.data.datasets import DATASETS, GROUPS
-from esrgan_lit.data.fetch import count_images, expand, fetch
-from esrgan_lit.data.module import open_images
-from esrgan_lit.data.packed import pack
-from esrgan_lit.data.photographs import check_images
-from esrgan_lit.files import readable_bytes, write_text
-from esrgan_lit.images.listing import list_images
-from esrgan_lit.reports.tables import Column, Table, one_line
+
+if TYPE_CHECKING:
+    from esrgan_lit.data.check import Finding
 
 TRAINING_SETS = ("DIV2K-train", "Flickr2K", "OST")  # what conf/data/df2k_ost.yaml trains on
 _SHOWN = 3  # files that the printed table names for each fault; the CSV names all
@@ -70,6 +71,10 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 def _run_check(options: argparse.Namespace) -> int:
     """Check, print the table and write the CSV; returns 0 where training could start, else 1."""
+    from esrgan_lit.data.check import check
+    from esrgan_lit.files import write_text
+    from esrgan_lit.reports.tables import Column, Table
+
     report = check(options.folders, options.crop, options.scale, options.low_res, options.benchmark, options.workers)
     print(_format_table(report.findings))
     columns = [Column(title) for title in ("file", "fault", "severity", "detail", "remedy")]
@@ -83,6 +88,9 @@ def _run_check(options: argparse.Namespace) -> int:
 
 def _format_table(findings: Sequence[Finding]) -> str:
     """Return the findings by fault: severity, number, remedy, and the first files of each."""
+    from esrgan_lit.data.check import Fault
+    from esrgan_lit.reports.tables import one_line
+
     lines = []
     for fault in Fault:
         found = [finding for finding in findings if finding.fault is fault]
@@ -108,6 +116,10 @@ def _add_pack_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_pack(options: argparse.Namespace) -> int:
     """Pack; given again after an interruption it goes on where it stopped."""
+    from esrgan_lit.data.packed import pack
+    from esrgan_lit.data.photographs import check_images
+    from esrgan_lit.images.listing import list_images
+
     if options.licence:
         print("esrgan-data: warning: --licence is called --license now", file=sys.stderr)
     photographs = check_images(list_images(options.sources, "FOLDER"), "skip" if options.skip_unreadable else "refuse")
@@ -140,6 +152,8 @@ def _run_fetch(options: argparse.Namespace) -> int:
     Returns:
         1 where a set is missing at the end, else 0.
     """
+    from esrgan_lit.data.fetch import expand, fetch
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if not options.names:
         print(_list_datasets(options.root))
@@ -155,6 +169,8 @@ def _run_fetch(options: argparse.Namespace) -> int:
             print("esrgan-data fetch: stopped; the same command goes on from here", file=sys.stderr)
             return 130
     if not (missing or options.no_pack):
+        from esrgan_lit.data.module import open_images
+
         for name in names:
             if name in TRAINING_SETS:
                 folder = options.root / DATASETS[name].folder
@@ -163,6 +179,9 @@ def _run_fetch(options: argparse.Namespace) -> int:
 
 
 def _list_datasets(root: Path) -> str:
+    from esrgan_lit.data.fetch import count_images
+    from esrgan_lit.files import readable_bytes
+
     lines = []
     for dataset in DATASETS.values():
         found = count_images(root / dataset.folder)

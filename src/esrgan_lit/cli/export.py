@@ -1,4 +1,4 @@
-"""``esrgan-export``: weights for other programs."""
+"""``esrgan-export``: weights for other programs. What loads PyTorch is imported once the options are read."""
 
 import argparse
 import sys
@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esrgan_lit.cli.interpolate import WEIGHTS_HELP, add_import_option, refuse_existing
-from esrgan_lit.weights.export import TARGETS, export_generator, files_of
-from esrgan_lit.weights.layouts import LAYOUTS
-from esrgan_lit.weights.load import load_generator
-from esrgan_lit.weights.runtimes import ExportError, Settings
+from esrgan_lit.weights.kinds import LAYOUT_NAMES, TARGET_SUFFIXES
 
 
 def export_main(arguments: Sequence[str] | None = None) -> None:
@@ -17,13 +14,13 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "esrgan-export",
         description="Write a generator for other programs, run what was written, and compare it with PyTorch.",
-        epilog=f"The target's name says what is written: {', '.join(TARGETS)} (slim weights, BasicSR's, ONNX, "
+        epilog=f"The target's name says what is written: {', '.join(TARGET_SUFFIXES)} (slim weights, BasicSR's, ONNX, "
         "TorchScript, torch.export, ncnn, OpenVINO).",
     )
     parser.add_argument("checkpoint", help=WEIGHTS_HELP)
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write; its suffix says what")
     parser.add_argument(
-        "--layout", choices=LAYOUTS, default="basicsr", help="names of the tensors in .pth and .safetensors"
+        "--layout", choices=LAYOUT_NAMES, default="basicsr", help="names of the tensors in .pth and .safetensors"
     )
     parser.add_argument("--half", action="store_true", help="half precision, half the size")
     parser.add_argument("--without-ema", action="store_true", help="the last weights rather than the averaged ones")
@@ -33,12 +30,17 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     add_import_option(parser)
     options = parser.parse_args(arguments)
+
+    from esrgan_lit.weights.export import export_generator, files_of
+    from esrgan_lit.weights.load import load_generator
+    from esrgan_lit.weights.runtimes import ExportError, Settings
+
     if options.licence:
         print("esrgan-export: warning: --licence is called --license now", file=sys.stderr)
     given = {"license": options.license or options.licence, "training_data": options.training_data}
     settings = Settings(options.layout, options.half, {key: value for key, value in given.items() if value})
     try:
-        if options.output.suffix in TARGETS:  # other names are refused below
+        if options.output.suffix in TARGET_SUFFIXES:  # other names are refused below
             refuse_existing(files_of(options.output), options.overwrite)
         generator = load_generator(options.checkpoint, ema=not options.without_ema)
         exported = export_generator(generator, options.output, settings)

@@ -1,23 +1,21 @@
-"""``esrgan-interpolate``: blends of several networks' weights."""
+"""``esrgan-interpolate``: blends of several networks' weights.
+
+Functions import what loads PyTorch, so that options are read, and help is given, at once.
+"""
+
+from __future__ import annotations
 
 import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from tqdm import tqdm
+if TYPE_CHECKING:
+    import numpy as np
 
-from esrgan_lit.images.listing import list_images
-from esrgan_lit.images.reading import read_image
-from esrgan_lit.inference.upscale import upscale
-from esrgan_lit.networks.generator import Generator
-from esrgan_lit.reports.plots import draw_grid, pyplot
-from esrgan_lit.weights.export import header
-from esrgan_lit.weights.interpolate import UNRELATED, blend, distance, interpolate_images
-from esrgan_lit.weights.load import load_generator, save_generator
+    from esrgan_lit.networks.generator import Generator
 
 WEIGHTS_HELP = "checkpoint, weights, or a release's name such as esrgan_x4"
 
@@ -43,6 +41,13 @@ def interpolate_main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     options = parser.parse_args(arguments)
+
+    from esrgan_lit.images.listing import list_images
+    from esrgan_lit.reports.plots import pyplot
+    from esrgan_lit.weights.export import header
+    from esrgan_lit.weights.interpolate import UNRELATED, blend, distance
+    from esrgan_lit.weights.load import load_generator, save_generator
+
     try:
         blends = _plan_blends(len(options.models), options.alpha, options.weights, options.output)
         refuse_existing(list(blends), options.overwrite)
@@ -123,6 +128,13 @@ def _draw_interpolations(
         blended: the networks that these gave.
         folder: for the sheets.
     """
+    from tqdm import tqdm
+
+    from esrgan_lit.images.reading import read_image
+    from esrgan_lit.inference.upscale import upscale
+    from esrgan_lit.reports.plots import draw_grid
+    from esrgan_lit.weights.interpolate import interpolate_images
+
     for number, photograph in enumerate(tqdm(photographs, "drawing", unit="image")):
         low_res = read_image(photograph)
         outputs = [upscale(low_res, generator) for generator in generators]

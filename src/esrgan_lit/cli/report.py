@@ -1,11 +1,12 @@
-"""``esrgan-report``: a run or a sweep as one HTML page; a sweep also as a table and a picture."""
+"""``esrgan-report``: a run or a sweep as one HTML page; a sweep also as a table and a picture.
+
+What loads NumPy and Pillow is imported once the options are read.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from esrgan_lit.reports.training import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -17,6 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, help="folder to write to (default: the folder, if one is given)")
     parser.add_argument("--megabytes", type=float, default=30, help="how large panels may make the page (default: 30)")
     options = parser.parse_args(arguments)
+
+    from esrgan_lit.reports.training import write_report
+
     try:
         if options.output is None and len(options.folders) > 1:
             raise ValueError("several folders are given; say with -o FOLDER where their report is to go")

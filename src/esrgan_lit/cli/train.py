@@ -1,4 +1,7 @@
-"""``esrgan-train``: compose a configuration, check everything, train."""
+"""``esrgan-train``: compose a configuration, check everything, train.
+
+Functions import what loads PyTorch and Lightning, so that help and a misspelt override are told at once.
+"""
 
 import os
 import sys
@@ -11,12 +14,6 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from esrgan_lit.metrics.metric import MetricUnavailableError
-from esrgan_lit.training.callbacks import Interrupted
-from esrgan_lit.training.nan_report import NonFiniteLossError
-from esrgan_lit.training.sweep import run_job
-from esrgan_lit.training.trainer import fit, prepare
-
 
 def run(config: DictConfig, resume: str = "") -> None:
     """Train once, or one job of a sweep; end the process as a command does, with a plain message.
@@ -25,6 +22,11 @@ def run(config: DictConfig, resume: str = "") -> None:
         config: composed.
         resume: the override that leads the same command to its folder, for resuming it.
     """
+    from esrgan_lit.metrics.metric import MetricUnavailableError
+    from esrgan_lit.training.nan_report import NonFiniteLossError
+    from esrgan_lit.training.sweep import run_job
+    from esrgan_lit.training.trainer import fit, prepare
+
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         run_job(config)
         return
@@ -42,6 +44,8 @@ def _exit_plainly(*errors: type[Exception], resume: str = "") -> Iterator[None]:
         errors: that are the user's to change; of others there is a traceback.
         resume: the override that leads the same command to its folder, for resuming it.
     """
+    from esrgan_lit.training.callbacks import Interrupted
+
     try:
         yield
     except Interrupted as stopped:

@@ -1,4 +1,9 @@
-"""``esrgan-upscale``: enlarge files, folders and globs with a trained generator."""
+"""``esrgan-upscale``: enlarge files, folders and globs with a trained generator.
+
+Functions import what loads NumPy, Pillow or PyTorch, so that options are read, and help is given, at once.
+"""
+
+from __future__ import annotations
 
 import argparse
 import glob
@@ -7,24 +12,22 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from tqdm import tqdm
 
 from esrgan_lit.cli.interpolate import add_import_option
 from esrgan_lit.cli.upscale_record import Record, file_state
 from esrgan_lit.files import unfinished_files
+from esrgan_lit.images.formats import DEFAULT_QUALITY, FORMATS
 from esrgan_lit.images.listing import SUFFIXES, list_images
-from esrgan_lit.images.reading import read_picture, size_of
-from esrgan_lit.images.writing import DEFAULT_QUALITY, FORMATS, check_format, written_picture
-from esrgan_lit.inference.back_projection import BACK_PROJECTIONS
-from esrgan_lit.inference.engines import EngineName, check_engine
-from esrgan_lit.inference.pixels import resized_to
-from esrgan_lit.inference.upscaler import OVERLAP, PRECISIONS, Upscaler
-from esrgan_lit.networks.generator import Generator
-from esrgan_lit.weights.interpolate import interpolate
-from esrgan_lit.weights.load import load_generator
+from esrgan_lit.inference.choices import BACK_PROJECTIONS, OVERLAP, PRECISIONS, EngineName, check_engine
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from esrgan_lit.inference.upscaler import Upscaler
+    from esrgan_lit.networks.generator import Generator
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 FinalSize = float | tuple[int, int]
@@ -33,6 +36,10 @@ FinalSize = float | tuple[int, int]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``esrgan-upscale``."""
     options = _parser().parse_args(arguments)
+
+    from esrgan_lit.images.reading import size_of
+    from esrgan_lit.inference.upscaler import Upscaler
+
     try:
         jobs = _plan_outputs(options.inputs, options.output, options.format)
         sizes = {source: size_of(source) for source in jobs.values()}
@@ -64,7 +71,7 @@ def _run(
     jobs: dict[Path, Path],
     sizes: dict[Path, tuple[int, int]],
     upscaler: Upscaler,
-    record: "Record",
+    record: Record,
     options: argparse.Namespace,
 ) -> None:
     todo = {output: source for output, source in jobs.items() if not record.holds(output, source)}
@@ -104,8 +111,12 @@ def _run(
 
 
 def _upscale_file(
-    source: Path, output: Path, upscaler: Upscaler, record: "Record", options: argparse.Namespace, bar: tqdm
+    source: Path, output: Path, upscaler: Upscaler, record: Record, options: argparse.Namespace, bar: tqdm
 ) -> None:
+    from esrgan_lit.images.reading import read_picture
+    from esrgan_lit.images.writing import check_format, written_picture
+    from esrgan_lit.inference.pixels import resized_to
+
     state = file_state(source)
     picture = read_picture(source)
     check_format(picture, output)
@@ -187,6 +198,9 @@ def _output_size(low_res: np.ndarray, outscale: FinalSize) -> tuple[int, int]:
 
 
 def _generator(options: argparse.Namespace) -> Generator:
+    from esrgan_lit.weights.interpolate import interpolate
+    from esrgan_lit.weights.load import load_generator
+
     ema = not options.without_ema
     if len(options.checkpoint) > 2:
         raise ValueError(f"{len(options.checkpoint)} checkpoints; give one, or two with --alpha: PSNR GAN")

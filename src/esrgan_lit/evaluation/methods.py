@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from esrgan_lit.files import digest
 from esrgan_lit.images.levels import to_batch, to_image
-from esrgan_lit.inference.back_projection import BACK_PROJECTIONS, BackProjection, back_project
+from esrgan_lit.inference.back_projection import back_project
+from esrgan_lit.inference.choices import BACK_PROJECTIONS, BackProjection
 from esrgan_lit.inference.engines import default_device
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.hub import WEIGHTS

@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from esrgan_lit.files import atomic_write
+from esrgan_lit.images.formats import DEFAULT_QUALITY
 from esrgan_lit.images.picture import (
     EXIF_HEIGHT,
     EXIF_IFD,
@@ -23,10 +24,7 @@ from esrgan_lit.images.picture import (
     import_deep_libraries,
 )
 
-FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif")
-SUFFIXES_WRITTEN = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif")
 _MOST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".avif": 32_768, ".bmp": 2**31 - 1, ".png": 2**31 - 1}
-DEFAULT_QUALITY = 95
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")
 _ALPHA_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".avif")
 

@@ -1,15 +1,11 @@
 """Back projection: an enlarged image that shrinks to its input again."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
 
+from esrgan_lit.inference.choices import BackProjection
 from esrgan_lit.resize import resize
-
-BackProjection = Literal["gaussian", "reverse-filter"]
-BACK_PROJECTIONS: tuple[BackProjection, ...] = ("gaussian", "reverse-filter")
 
 
 def back_project(image: Tensor, low_res: Tensor, scale: int, method: BackProjection, rounds: int = 20) -> Tensor:

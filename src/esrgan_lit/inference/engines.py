@@ -2,21 +2,18 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import psutil
 import torch
 from torch import Tensor
 
 from esrgan_lit.inference import winograd
+from esrgan_lit.inference.choices import EngineName, check_engine
 from esrgan_lit.inference.memory import Needs, free_memory, needs_of
 from esrgan_lit.inference.tracing import UntraceableError
 from esrgan_lit.inference.winograd import WinogradEngine
 from esrgan_lit.networks.generator import Generator
-
-EngineName = Literal["auto", "torch", "winograd"]
-ENGINES: tuple[EngineName, ...] = ("auto", "torch", "winograd")
-_EXPORTS = {"openvino": ".xml", "onnxruntime": ".onnx", "ncnn": ".param"}
 
 
 class Engine(Protocol):
@@ -101,17 +98,6 @@ class TorchEngine:
     def _maybe_compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         # Blocks share their code: with their weights as its inputs it is compiled once for all of them.
         return torch.compile(function) if self._compiled else function
-
-
-def check_engine(name: Any) -> None:
-    """Raise ValueError for the name of no engine."""
-    if name in _EXPORTS:
-        raise ValueError(
-            f"{name} is no engine for upscaling any more: winograd is more than twice as fast. Use --engine auto, or "
-            f"write the network for it with esrgan-export -o NAME{_EXPORTS[name]}"
-        )
-    if name not in ENGINES:
-        raise ValueError(f"engine {name!r} is not known; use one of {', '.join(ENGINES)}")
 
 
 def make_engine(

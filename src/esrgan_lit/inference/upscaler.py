@@ -8,7 +8,6 @@ features do not fit are there tiles, which overlap.
 
 import copy
 import math
-from typing import Literal
 
 import numpy as np
 import psutil
@@ -17,21 +16,24 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
 
 from esrgan_lit.images.levels import to_batch, to_levels
-from esrgan_lit.inference.back_projection import BACK_PROJECTIONS, BackProjection, back_project
-from esrgan_lit.inference.engines import Engine, EngineName, TorchEngine, check_engine, default_device, make_engine
+from esrgan_lit.inference.back_projection import back_project
+from esrgan_lit.inference.choices import (
+    BACK_PROJECTIONS,
+    OVERLAP,
+    PRECISIONS,
+    BackProjection,
+    EngineName,
+    Precision,
+    check_engine,
+)
+from esrgan_lit.inference.engines import Engine, TorchEngine, default_device, make_engine
 from esrgan_lit.inference.memory import Plan, free_memory, is_out_of_memory, plan
 from esrgan_lit.inference.pixels import check_image
 from esrgan_lit.inference.strips import NotFiniteError, Progress, compute
 from esrgan_lit.networks.generator import Generator
 
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
-PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "fp16", "bf16")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Low-resolution pixels that tiles see beyond their own on each side. Measured on RealSR's weights and two photographs
-# (192², tiles of 96): an overlap of 10 changes 16.6 % of the pixels by up to 24 levels, 16 8.6 % by up to 16, 32 0.65 %
-# by 1, and 64 0.01 % by 1 (benchmarks/upscale.py --seams).
-OVERLAP = 64
 _SMALLEST_TILE = 32
 _MIB = 2**20
 _SPARE = 32 * _MIB  # allocators keep more or less of what is freed, from run to run

@@ -1,0 +1,168 @@
+"""Check what a configuration names, evaluate, and write the report: all of ``esrgan-evaluate`` but its entry."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from esrgan_lit.degradations.bicubic import Bicubic
+from esrgan_lit.evaluation.evaluate import evaluate
+from esrgan_lit.evaluation.methods import Method, Runner, alpha_series, bicubic, name_sources, network
+from esrgan_lit.evaluation.test_sets import TestSet, open_sets
+from esrgan_lit.files import cache_folder, write_text
+from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
+from esrgan_lit.metrics.registry import make_metric
+from esrgan_lit.reports.evaluation import SetReport, as_markdown, results_table
+from esrgan_lit.reports.evaluation_page import draw_plane, view, write_evaluation, write_pictures
+from esrgan_lit.reports.plots import pyplot
+
+log = logging.getLogger(__name__)
+
+
+class Plan(NamedTuple):
+    """An evaluation, all of it opened and checked.
+
+    Attributes:
+        sets: the test sets.
+        methods: besides the sets' finished images.
+        sources: method → where it comes from, for all methods.
+        metrics: to measure.
+        absent: metric → why it cannot be measured.
+    """
+
+    sets: list[TestSet]
+    methods: list[Method]
+    sources: dict[str, str]
+    metrics: list[Metric]
+    absent: dict[str, str]
+
+
+def prepare(config: DictConfig) -> Plan:
+    """Open and check everything that a configuration names.
+
+    Raises:
+        ValueError: for what is wrong with it.
+        OSError: for files that are not there.
+        ModuleNotFoundError: when pictures cannot be drawn.
+    """
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
+    pyplot()
+    scale = settings["scale"]
+    degradation = Bicubic(scale, settings["boundary"], settings["low_res_form"])
+    settings["metrics"].pop("names")
+    names, options = instantiate(config.metrics.names, _convert_="all"), MetricOptions(**settings["metrics"])
+    metrics, absent = [], {}
+    for name in names:
+        try:
+            metrics.append(make_metric(name, scale, options))
+        except MetricUnavailableError as error:
+            absent[name] = str(error)
+            log.warning("%s is absent: %s", name, error)
+    if not metrics:
+        raise ValueError("no metric can be had; add one that needs nothing, such as psnr_y, to metrics.names")
+    finished = name_sources(settings["images"])
+    device = {"device": torch.device(settings["device"])} if settings["device"] else {}
+    runner = Runner(scale, back_project=settings["back_project"], **device)
+    methods = _open_methods(settings, runner)
+    sources = {method.name: method.source for method in methods}
+    for name in finished:
+        if name in sources:
+            raise ValueError(f"two methods are called {name!r}; name them: images={{NAME: {finished[name]}}}")
+    sets = open_sets(set_settings(settings, finished), degradation, settings["data_root"])
+    if not methods and not finished:
+        raise ValueError(
+            "nothing to evaluate; give weights=FILE, images=FOLDER, sweep.psnr and sweep.gan, or bicubic=true"
+        )
+    return Plan(
+        sets, methods, sources | {name: f"images in {path}" for name, path in finished.items()}, metrics, absent
+    )
+
+
+def set_settings(settings: Mapping[str, Any], finished: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the settings of the test sets, those of ``sets`` and the one of ``hr``, each with the finished images."""
+    sets = {name: dict(setting) for name, setting in (settings["sets"] or {}).items()}
+    if settings["hr"] is not None:
+        path = Path(settings["hr"])
+        name = path.parent.name if path.name.upper() in ("HR", "GT") and path.parent.name else path.stem
+        sets[name or "images"] = {"hr": settings["hr"], "lr": settings["lr"]}
+    elif settings["lr"] is not None:
+        raise ValueError(f"lr={settings['lr']} has no hr beside it; give hr=FOLDER, the ground truths")
+    if not sets:
+        raise ValueError("no test set: give hr=FOLDER, or +benchmark=set5, or +benchmark=[set5,set14]")
+    for name, setting in sets.items():
+        unknown = setting.keys() - {"hr", "lr", "catalogue", "finished"}
+        if unknown or not (setting.get("hr") or setting.get("catalogue")):
+            raise ValueError(
+                f"sets.{name} is {setting}; it takes hr: FOLDER or catalogue: NAME, and optionally lr: FOLDER"
+            )
+        setting["finished"] = {**finished, **(setting.get("finished") or {})}
+    return sets
+
+
+def _open_methods(settings: Mapping[str, Any], runner: Runner) -> list[Method]:
+    """Open bicubic, the weights and the α series, as far as they are asked for."""
+    methods = [bicubic(runner.scale)] if settings["bicubic"] else []
+    methods += [network(name, path, runner) for name, path in name_sources(settings["weights"]).items()]
+    ends = settings["sweep"]["psnr"], settings["sweep"]["gan"]
+    if any(ends):
+        if not all(ends):
+            raise ValueError("a sweep needs both ends: sweep.psnr=FILE sweep.gan=FILE")
+        methods += alpha_series(*ends, settings["sweep"]["alphas"], runner, settings["sweep"]["by"])
+    names = [method.name for method in methods]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two methods are called {twice[0]!r}; name them: weights={{NAME: FILE, …}}")
+    return methods
+
+
+def run(config: DictConfig, plan: Plan) -> Path:
+    """Evaluate and write everything.
+
+    Args:
+        config: composed.
+        plan: of :func:`prepare`.
+
+    Returns:
+        The folder that everything is in.
+    """
+    folder = Path(config.output_dir)
+    cache = Path(config.cache) if config.cache else cache_folder() / "evaluation"
+    results = evaluate(plan.sets, plan.methods, plan.metrics, cache, config.workers or os.cpu_count() or 1)
+    reports = [SetReport(test_set, results, plan.metrics) for test_set in plan.sets]
+    write_text(folder / "results.csv", results_table(reports).csv())
+    write_text(folder / "results.md", as_markdown(reports, plan.absent, plan.sources))
+    _print_tables(reports, plan)
+    views, planes = {}, {}
+    for report in reports:
+        name = report.test_set.name
+        views[name] = [view(report, case, config.crops, config.crop) for case in report.test_set.cases]
+        write_pictures(report, views[name], folder / "pictures")
+        try:
+            planes[name] = draw_plane(report, folder / f"plane_{name}.png")
+        except ValueError as error:
+            log.warning("%s: %s", name, error)
+    page = folder / "index.html"
+    write_evaluation(reports, views, planes, plan.absent, plan.sources, config.page_megabytes, page)
+    for each in ("results.csv", "results.md", "pictures", *(f"plane_{name}.png" for name in planes), "index.html"):
+        print(f"{folder / each}")
+    return folder
+
+
+def _print_tables(reports: list[SetReport], plan: Plan) -> None:
+    """Print the figures of each set, what is to be said on them, and what they mean."""
+    for report in reports:
+        print(f"\n{report.test_set.name}: {len(report.results)} images; {report.test_set.origin}")
+        print(report.table.text())
+        for line in (*report.regions, *report.notes):
+            print(f"  {line}")
+    print()
+    for metric in plan.metrics:
+        print(f"{metric.title}: {metric.protocol}")
+    for name, reason in plan.absent.items():
+        print(f"{name} is absent: {reason}")
+    print("* best of its column\n")
