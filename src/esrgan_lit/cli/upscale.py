@@ -21,7 +21,7 @@ from esrgan_lit.cli.upscale_record import Record, file_state
 from esrgan_lit.files import unfinished_files
 from esrgan_lit.images.formats import DEFAULT_QUALITY, FORMATS
 from esrgan_lit.images.listing import SUFFIXES, list_images
-from esrgan_lit.inference.choices import BACK_PROJECTIONS, OVERLAP, PRECISIONS, EngineName, check_engine
+from esrgan_lit.inference.choices import ALPHA_MODES, BACK_PROJECTIONS, OVERLAP, PRECISIONS, EngineName, check_engine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.self_ensemble,
             options.back_project,
             options.compile,
+            options.alpha_mode,
         )
         into_folder = jobs.keys() != {options.output}
         record = Record(options.output if into_folder else None, _settings_of(options, generator))
@@ -115,14 +116,13 @@ def _upscale_file(
 ) -> None:
     from esrgan_lit.images.reading import read_picture
     from esrgan_lit.images.writing import check_format, written_picture
-    from esrgan_lit.inference.pixels import resized_to
 
     state = file_state(source)
     picture = read_picture(source)
-    check_format(picture, output)
-    pixels = upscaler(picture.pixels, lambda megapixels: bar.update(megapixels * 1e6))
-    if options.outscale is not None:
-        pixels = resized_to(pixels, *_output_size(picture.pixels, options.outscale))
+    if options.alpha_mode != "ignore":
+        check_format(picture, output)
+    size = None if options.outscale is None else _output_size(picture.pixels, options.outscale)
+    pixels = upscaler(picture.pixels, lambda megapixels: bar.update(megapixels * 1e6), size)
     with written_picture(picture._replace(pixels=pixels), output, options.quality) as unfinished:
         record.add(output, unfinished, source, state)
 
@@ -183,7 +183,7 @@ def _settings_of(options: argparse.Namespace, generator: Generator) -> dict[str,
     weights = hashlib.sha256()
     for key, value in generator.state_dict().items():
         weights.update(key.encode() + value.numpy().tobytes())
-    names = ("outscale", "self_ensemble", "back_project", "quality", "precision")
+    names = ("outscale", "self_ensemble", "back_project", "quality", "precision", "alpha_mode")
     kept = {name: getattr(options, name) for name in names}
     tiles = (options.tile, options.overlap if options.tile else None)
     return {"architecture": generator.architecture, "weights": weights.hexdigest(), "tiles": tiles, **kept}
@@ -262,6 +262,12 @@ def _parser() -> argparse.ArgumentParser:
     pixels.add_argument("--outscale", type=_final_size, help="final size: a factor such as 2.5, or WIDTHxHEIGHT")
     pixels.add_argument("--format", default="png", choices=[*FORMATS, "same"], help="of outputs in a folder")
     pixels.add_argument("--quality", type=_quality, default=DEFAULT_QUALITY, help="of JPEG, WebP and AVIF, 1 … 100")
+    pixels.add_argument(
+        "--alpha-mode",
+        default="transparency",
+        choices=ALPHA_MODES,
+        help="what alpha is: transparency; a channel of its own (separate), such as a texture's gloss; nothing (ignore)",
+    )
     pixels.add_argument("--self-ensemble", action="store_true", help="mean over eight flips and rotations")
     pixels.add_argument(
         "--back-project", nargs="?", const="gaussian", choices=BACK_PROJECTIONS, help="agree with the input when shrunk"

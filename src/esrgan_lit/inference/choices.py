@@ -12,6 +12,9 @@ PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "fp16", "bf16")
 BackProjection = Literal["gaussian", "reverse-filter"]
 BACK_PROJECTIONS: tuple[BackProjection, ...] = ("gaussian", "reverse-filter")
 
+AlphaMode = Literal["transparency", "separate", "ignore"]
+ALPHA_MODES: tuple[AlphaMode, ...] = ("transparency", "separate", "ignore")
+
 # Low-resolution pixels that tiles see beyond their own on each side. Measured on RealSR's weights and two photographs
 # (192², tiles of 96): an overlap of 10 changes 16.6 % of the pixels by up to 24 levels, 16 8.6 % by up to 16, 32 0.65 %
 # by 1, and 64 0.01 % by 1 (benchmarks/upscale.py --seams).

@@ -36,7 +36,7 @@ def compute(
         First row, and float32 (channels, rows, width) on the CPU.
 
     Raises:
-        NotFiniteError: when half precision overflowed.
+        NotFiniteError: when a value is NaN or infinity, as where half precision overflowed.
     """
     step, count = generator.unshuffle, len(generator.blocks)
     height, width = (side // step for side in tile.shape[-2:])
@@ -57,10 +57,10 @@ def compute(
         above, below = max(0, start - margin), min(height, end + margin)
         low_res = tile[..., above * step : below * step, :].to(engine.device)
         image = tail(features[:, :, above:below], engine.head(low_res.to(engine.dtype))).float()
-        if engine.dtype != torch.float32 and not image.isfinite().all():
-            raise NotFiniteError
         skip = generator.image_skip(low_res)
         image = image if skip is None else image + skip
+        if not image.isfinite().all():
+            raise NotFiniteError
         enlarged = step * generator.scale
         yield start * enlarged, image[0, :, (start - above) * enlarged : (end - above) * enlarged].cpu()
         progress((1 - in_trunk) * (end - start) / height)

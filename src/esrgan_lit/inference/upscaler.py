@@ -8,19 +8,21 @@ features do not fit are there tiles, which overlap.
 
 import copy
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import psutil
 import torch
-import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
 
 from esrgan_lit.images.levels import to_batch, to_levels
 from esrgan_lit.inference.back_projection import back_project
 from esrgan_lit.inference.choices import (
+    ALPHA_MODES,
     BACK_PROJECTIONS,
     OVERLAP,
     PRECISIONS,
+    AlphaMode,
     BackProjection,
     EngineName,
     Precision,
@@ -28,8 +30,9 @@ from esrgan_lit.inference.choices import (
 )
 from esrgan_lit.inference.engines import Engine, TorchEngine, default_device, make_engine
 from esrgan_lit.inference.memory import Plan, free_memory, is_out_of_memory, plan
-from esrgan_lit.inference.pixels import check_image
+from esrgan_lit.inference.pixels import check_image, fits, narrowed, padded, resized, widened
 from esrgan_lit.inference.strips import NotFiniteError, Progress, compute
+from esrgan_lit.inference.transparency import clamp_to_neighbors, filled
 from esrgan_lit.networks.generator import Generator
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -57,6 +60,9 @@ class Upscaler:
         self_ensemble: mean over the eight flips and rotations: eight times the work, slightly closer.
         back_project: make the result agree with the input when it is shrunk again, see :func:`back_project`.
         compiled: compile the parts with Inductor; ``torch`` only.
+        alpha_mode: what a second or fourth channel is. ``transparency``: colors that it hides are filled from those
+            around them first, and resizing weighs colors by it. ``separate``: one more channel, such as a texture's
+            gloss or height; no color is changed by it. ``ignore``: nothing, it is left out.
 
     Raises:
         ValueError: for an option that is not known or does not go with another.
@@ -74,6 +80,7 @@ class Upscaler:
         self_ensemble: bool = False,
         back_project: BackProjection | None = None,
         compiled: bool = False,
+        alpha_mode: AlphaMode = "transparency",
     ) -> None:
         check_engine(engine)
         place = torch.device(device) if device is not None else default_device(engine)
@@ -81,6 +88,8 @@ class Upscaler:
             raise ValueError(f"precision {precision!r} is not known; use one of {', '.join(PRECISIONS)}")
         if back_project is not None and back_project not in BACK_PROJECTIONS:
             raise ValueError(f"back projection {back_project!r} is not known; use {' or '.join(BACK_PROJECTIONS)}")
+        if alpha_mode not in ALPHA_MODES:
+            raise ValueError(f"alpha mode {alpha_mode!r} is not known; use one of {', '.join(ALPHA_MODES)}")
         if overlap < 0:
             raise ValueError(f"overlap {overlap} is negative; use {OVERLAP}, or 0 for visible seams")
         if tile is not None and tile < 2 * _SMALLEST_TILE:
@@ -93,6 +102,7 @@ class Upscaler:
         self.tile = tile
         self.self_ensemble = self_ensemble
         self.back_project: BackProjection | None = back_project
+        self.alpha_mode: AlphaMode = alpha_mode
         self.fallbacks = 0
         """Tiles that were computed again in fp32."""
         self.engine: Engine = make_engine(engine, self.generator, place, _DTYPES[precision], compiled, max_memory)
@@ -100,67 +110,97 @@ class Upscaler:
         # A tile that sees as far as the network does has no seam at all.
         self.overlap = _round_up(min(overlap, generator.receptive_field), generator.unshuffle)
 
-    def __call__(self, image: np.ndarray, progress: Progress = lambda done: None) -> np.ndarray:
+    def __call__(
+        self, image: np.ndarray, progress: Progress = lambda done: None, size: tuple[int, int] | None = None
+    ) -> np.ndarray:
         """Enlarge one image.
 
         Args:
             image: as :func:`upscale` takes it.
             progress: told how many megapixels of the input have been dealt with since it was told last.
+            size: (height, width) of the result; ``None`` is the input's times the scale. To any other it is resized
+                before its values are rounded.
 
         Returns:
-            (scale · height, scale · width, …), of the image's dtype and channels.
+            (height, width, …), of the image's dtype and channels.
 
         Raises:
+            ValueError: when the network takes other channels, or the result is not finite.
             MemoryError: when not even the smallest tile fits.
         """
         check_image(image)
         pixels = image.reshape(*image.shape[:2], -1)
-        colors = pixels.shape[2] - (pixels.shape[2] in (2, 4))
-        full = np.iinfo(image.dtype).max
-        if colors == pixels.shape[2]:
-            result = self._enlarge(pixels, image.dtype, progress)
-        elif (pixels[..., -1] == full).all():
-            result = self._enlarge(pixels[..., :colors], image.dtype, progress)
-            result = np.concatenate((result, np.full((*result.shape[:2], 1), full, image.dtype)), 2)
-        else:
-            result = self._enlarge_seen(pixels, progress)
-        return result.reshape(*result.shape[:2], *image.shape[2:])
+        if self.alpha_mode == "ignore" and pixels.shape[2] in (2, 4):
+            pixels = image = pixels[..., :-1]
+            image = image[..., 0] if image.shape[2] == 1 else image
+        natural = size is None or size == (self.scale * image.shape[0], self.scale * image.shape[1])
+        result = self._enlarge_channels(pixels, image.dtype if natural else _FLOAT, progress)
+        if size is not None and not natural:
+            seen_through = pixels.shape[2] in (2, 4) and self.alpha_mode == "transparency"
+            result = to_levels(resized(result.clip(0, 1, out=result), *size, seen_through), image.dtype)
+        return result[..., 0] if image.ndim == 2 and result.shape[2] == 1 else result
 
-    def predicted_bytes(self, height: int, width: int, channels: int = 3, sample_bytes: int = 1) -> int:
+    def predicted_bytes(
+        self, height: int, width: int, channels: int = 3, sample_bytes: int = 1, to_size: bool = False
+    ) -> int:
         """Return the most bytes that the process is expected to take while it enlarges an image of this size."""
-        samples = height * width * channels
-        several = self.self_ensemble or self.back_project or channels in (2, 4)  # float32, and copies of it
-        copies = 1 + self.self_ensemble + 4 * (self.back_project is not None) + (channels in (2, 4))
-        low_res = samples * (4 * (1 + (channels in (2, 4))) + sample_bytes)
+        samples, transparent = height * width * channels, channels in (2, 4)
+        several = self.self_ensemble or self.back_project or to_size  # float32, and copies of it
+        copies = 1 + self.self_ensemble + 4 * (self.back_project is not None) + transparent + to_size
+        low_res = samples * (4 * (1 + 3 * transparent) + sample_bytes)
         output = samples * self.scale**2 * (4 if several else sample_bytes) * copies
         budget = self._budget(low_res + output)
         step = self.generator.unshuffle
         chosen = self._plan(_round_up(height, step), _round_up(width, step), budget)
         return self._in_use() + low_res + output + (chosen.bytes if chosen else max(0, budget))
 
-    def _enlarge_seen(self, pixels: np.ndarray, progress: Progress) -> np.ndarray:
-        """Enlarge colors times their alpha, and divide by it afterwards: they count as far as they are seen."""
-        full = np.iinfo(pixels.dtype).max
-        alpha = pixels[..., -1:].astype(np.float32) / full
+    def check_channels(self, image: np.ndarray) -> None:
+        """Raise ValueError for an image whose channels this network does not take."""
+        self._apart(image.reshape(*image.shape[:2], -1).shape[2])
+
+    def _apart(self, channels: int) -> bool:
+        """Return whether the last of an image's channels, its alpha, goes through the network by itself."""
+        wanted, has_alpha = self.generator.channels, channels in (2, 4)
+        if fits(channels, wanted):
+            return False
+        if has_alpha and fits(channels - 1, wanted):
+            return True
+        beside = " beside alpha" if has_alpha else ""
+        raise ValueError(
+            f"this network takes {wanted} channel{'s' * (wanted > 1)}, and the image has {channels - has_alpha}{beside}"
+            f"; {'make it gray, or ' * (wanted == 1)}take a network of {channels - has_alpha} channels"
+        )
+
+    def _enlarge_channels(self, pixels: np.ndarray, dtype: np.dtype, progress: Progress) -> np.ndarray:
+        """Enlarge levels (height, width, channels), alpha apart from colors, to levels or [0, 1] of ``dtype``."""
+        if not self._apart(pixels.shape[2]):
+            return self._enlarge(pixels, dtype, progress)
+        colors, alpha = pixels[..., :-1], pixels[..., -1:]
+        if dtype == _FLOAT:
+            alpha = alpha.astype(np.float32) / np.iinfo(pixels.dtype).max
+        if alpha.min() == alpha.max():  # nothing to compute, and nothing to fill from
+            large = self._enlarge(colors, dtype, progress)
+            return np.concatenate((large, np.full((*large.shape[:2], 1), alpha[0, 0, 0], dtype)), 2)
         half: Progress = lambda done: progress(done / 2)  # noqa: E731
-        large_alpha = self._enlarge(pixels[..., -1:], _FLOAT, half)
-        result = self._enlarge(pixels[..., :-1].astype(np.float32) / full * alpha, _FLOAT, half)
-        result /= np.maximum(large_alpha, 1 / full)
-        return to_levels(np.concatenate((result, large_alpha), 2), pixels.dtype)
+        large_alpha = self._enlarge(alpha, dtype, half)
+        clamp_to_neighbors(large_alpha, alpha, self.scale)
+        if self.alpha_mode == "transparency":
+            planes = filled(to_batch(colors), to_batch(alpha))
+            colors = planes[0].permute(1, 2, 0).numpy()
+        return np.concatenate((self._enlarge(colors, dtype, half), large_alpha), 2)
 
     def _enlarge(self, pixels: np.ndarray, dtype: np.dtype, progress: Progress) -> np.ndarray:
-        """Colors or gray (height, width, channels), levels or [0, 1] → enlarged, as levels or [0, 1] of ``dtype``."""
-        wanted = self.generator.channels
-        if pixels.shape[2] not in (1, wanted):
-            raise ValueError(f"this network takes {wanted} channel, and the image has {pixels.shape[2]}; make it gray")
-        low_res = to_batch(pixels).expand(1, wanted, -1, -1)
-        kept = pixels.shape[2]
+        """Levels or [0, 1] (height, width, channels) → enlarged, as levels or [0, 1] of ``dtype``."""
+        own = to_batch(pixels)
+        low_res = widened(own, self.generator.channels)
+        outputs = getattr(self.generator, "out_channels", self.generator.channels)
+        kept = outputs if pixels.shape[2] == self.generator.channels else pixels.shape[2]
         if not (self.self_ensemble or self.back_project):
             return self._generate(low_res, kept, dtype, progress)
         image = (self._ensemble if self.self_ensemble else self._single)(low_res, kept, progress)
         if self.back_project:
             planes = torch.from_numpy(image).permute(2, 0, 1)[None]
-            planes = back_project(planes, low_res[:, :kept], self.scale, self.back_project)
+            planes = back_project(planes, own, self.scale, self.back_project)
             image = np.ascontiguousarray(planes[0].permute(1, 2, 0).numpy())
         return to_levels(image, dtype)
 
@@ -182,15 +222,10 @@ class Upscaler:
 
     @torch.inference_mode()
     def _generate(self, low_res: Tensor, kept: int, dtype: np.dtype, progress: Progress) -> np.ndarray:
-        """Enlarge (1, channels, height, width) to (scale · height, scale · width, kept): about [0, 1], or levels.
-
-        One channel that is kept of several is their mean.
-        """
+        """Enlarge (1, channels, height, width) to (scale · height, scale · width, kept): about [0, 1], or levels."""
         height, width = low_res.shape[-2:]
         output = np.empty((self.scale * height, self.scale * width, kept), dtype)
-        step = self.generator.unshuffle
-        if step > 1:
-            low_res = F.pad(low_res, (0, -width % step, 0, -height % step), "reflect")
+        low_res = padded(low_res, self.generator.unshuffle)
         queue: list[_Region] = [(0, low_res.shape[-2], 0, low_res.shape[-1])]
         budget = self._budget(output.nbytes)
         while queue:
@@ -202,13 +237,13 @@ class Upscaler:
                 queue[:0] = self._halves(region, budget)
                 continue
             account = _Account(progress, (bottom - top) * (right - left) / 1e6)
-            for engine in (lambda: self.engine, self._in_fp32):
+            for engine in self._engines():
                 try:
-                    for first, image in compute(engine(), self.generator, tile, chosen, account.add):
+                    for first, image in compute(engine, self.generator, tile, chosen, account.add):
                         self._write(output, image, origin[0] * self.scale + first, origin[1] * self.scale, region)
                     break
                 except NotFiniteError:
-                    self.fallbacks += 1
+                    account.undo()
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
@@ -219,7 +254,11 @@ class Upscaler:
                     queue.insert(0, region)
                     account.undo()
                     break
-                account.undo()
+            else:
+                raise ValueError(
+                    "the network's result is not finite (NaN or infinity), in fp32 too: its weights are damaged or not "
+                    "of this architecture"
+                )
         return output
 
     def _halves(self, region: _Region, budget: int) -> list[_Region]:
@@ -248,14 +287,15 @@ class Upscaler:
             return
         begin, end = own[2] * self.scale, min(own[3] * self.scale, output.shape[1])
         part = image[:, first - top : last - top, begin - left : end - left].permute(1, 2, 0).numpy()
-        if output.shape[2] < part.shape[2]:
-            part = part.mean(2, keepdims=True)
-        output[first:last, begin:end] = to_levels(part, output.dtype)
+        output[first:last, begin:end] = to_levels(narrowed(part, output.shape[2]), output.dtype)
 
-    def _in_fp32(self) -> Engine:
-        if self._exact_engine is None:
-            self._exact_engine = TorchEngine(self.generator, self.engine.device)
-        return self._exact_engine
+    def _engines(self) -> Iterator[Engine]:
+        """Yield the engine, and PyTorch's in fp32 for a tile whose result was not finite."""
+        yield self.engine
+        if (self.engine.name, self.engine.dtype) != ("torch", torch.float32):
+            self.fallbacks += 1
+            self._exact_engine = self._exact_engine or TorchEngine(self.generator, self.engine.device)
+            yield self._exact_engine
 
     def _plan(self, height: int, width: int, budget: int) -> Plan | None:
         step, engine = self.generator.unshuffle, self.engine
