@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_upscale import network, rough
 from torch import nn
 
 from conftest import make_photograph
@@ -13,7 +14,6 @@ from esrgan_lit.inference import winograd
 from esrgan_lit.inference.choices import ALPHA_MODES, ENGINES
 from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.networks.generator import Generator
-from test_upscale import network, rough
 
 
 def upscaler(generator: Generator, **options: object) -> Upscaler:

@@ -266,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
         "--alpha-mode",
         default="transparency",
         choices=ALPHA_MODES,
-        help="what alpha is: transparency; a channel of its own (separate), such as a texture's gloss; nothing (ignore)",
+        help="what alpha is: transparency, a channel of its own (separate), or nothing (ignore)",
     )
     pixels.add_argument("--self-ensemble", action="store_true", help="mean over eight flips and rotations")
     pixels.add_argument(
