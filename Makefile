@@ -15,7 +15,12 @@ GAN ?=
 PHOTOGRAPHS ?=
 MINIATURE ?=
 
-.PHONY: help install check test lint wheel quickstart notebooks miniature clean
+# For example: make fuzz CASES=5000 SEED=1 FUZZ="--kind weights"
+CASES ?= 2000
+SEED ?= 0
+FUZZ ?=
+
+.PHONY: help install check test fuzz lint wheel quickstart notebooks miniature clean
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +41,9 @@ check: lint ## before each commit: lint, types and the fast tests, in under two 
 
 test: install ## all tests
 	$(PYTEST)
+
+fuzz: install ## try hostile files by the thousand: make fuzz CASES=5000 SEED=1
+	$(BIN)/python tests/fuzz/fuzzing.py --cases $(CASES) --seed $(SEED) $(FUZZ)
 
 lint: install ## ruff and basedpyright
 	$(BIN)/ruff check
