@@ -127,8 +127,9 @@ def _odd(random: Random, value: Any) -> Any:
 _KEYS = (
     "body.299999.rdb1.conv1.weight", "body.x.rdb1.conv1.weight", "body.-1.rdb1.conv1.weight", "body..conv1.weight",
     "body.99999999999999999999.rdb1.conv1.weight", "model.1.sub.299999.RDB1.conv1.0.weight", "module.", "ema.",
-    "generator.", "generator.generator.generator.conv_first.weight", "conv_first.weight", "conv_last.weight", "conv_up4.weight",
-    "RRDB_trunk.300000.RDB1.conv1.weight", "module." * 5000 + "conv_first.weight", "model.0.weight", "upconv1.weight",
+    "generator.", "generator.generator.generator.conv_first.weight", "conv_first.weight", "conv_last.weight",
+    "conv_up4.weight", "RRDB_trunk.300000.RDB1.conv1.weight", "module." * 5000 + "conv_first.weight",
+    "model.0.weight", "upconv1.weight",
 )  # fmt: skip
 _ARCHITECTURES = (
     {"blocks": 10**9}, {"blocks": 300_000}, {"width": 10**6}, {"width": -1}, {"growth": 0}, {"scale": 5},
