@@ -62,6 +62,9 @@ _MODULES = {
 # What the shipped configurations name, beside the names above: by these names, so that files can move.
 _CONFIGURED = {
     "data.demo": ("photographs",),
+    "degradations.blur": ("BlurKernels",),
+    "degradations.bsrgan": ("BsrganDegradation",),
+    "degradations.real_esrgan": ("DegradationPass", "RealEsrganDegradation"),
     "losses.adversarial": ("RelativisticAverageLoss", "StandardLoss"),
     "losses.perceptual": ("PerceptualLoss",),
     "metrics.metric": ("MetricOptions",),

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import Dataset
 
 from esrgan_lit.data.photographs import Photograph
-from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
-from esrgan_lit.degradations.pairs import Crops
+from esrgan_lit.degradations.bicubic import crop_to_multiple
+from esrgan_lit.degradations.pairs import Crops, Degradation
 from esrgan_lit.resize import Boundary, mirror_indices
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class CropDataset(Dataset[Crops]):
 
     images: Sequence[Photograph]
     crop: int
-    degradation: Bicubic
+    degradation: Degradation
     seed: int
     augment: bool
     length: int
@@ -72,7 +72,7 @@ class CropDataset(Dataset[Crops]):
                     self.images[draw.chosen].prefetch(top - margin, top - margin + side)
         levels = np.empty((len(numbers), side, side, 3), np.uint8)
         orientations = tuple(map(self._copy, numbers, draws, levels))
-        return Crops(torch.from_numpy(levels), orientations)
+        return Crops(torch.from_numpy(levels), orientations, tuple(numbers))
 
     def _draw(self, n: int, further: int = 0) -> _Draw:
         """Draw what chance decides about sample n; ``further`` down the order of photographs than its own."""

@@ -18,7 +18,7 @@ from esrgan_lit.data.packed import PackedImages, is_packed, pack
 from esrgan_lit.data.pairing import ImageDataset, ValidationImage, pair_up
 from esrgan_lit.data.photographs import FaultPolicy, Photograph, check_images, large_enough
 from esrgan_lit.degradations.bicubic import Bicubic, LowResForm
-from esrgan_lit.degradations.pairs import Crops, make_pairs
+from esrgan_lit.degradations.pairs import Crops, Degradation, make_pairs
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.private_api import batches_begun
 from esrgan_lit.resize import Boundary
@@ -48,8 +48,8 @@ class PairDataModule(L.LightningDataModule):
         workers: processes that prepare batches; 0 for a thread of this process; None for a thread where nothing has to
             be decoded and up to 8 processes otherwise.
         seed: of the order, the crops and the augmentation.
-        degradation: makes the low-resolution images in place of :class:`Bicubic`, of which it is a subclass;
-            ``boundary`` and ``low_res_form`` are then its own.
+        degradation: makes the low-resolution images in place of :class:`Bicubic`; ``boundary`` and ``low_res_form`` are
+            then its own.
 
     Raises:
         ValueError: before training starts, for what :meth:`setup` finds wrong.
@@ -74,10 +74,10 @@ class PairDataModule(L.LightningDataModule):
         on_device: bool = True,
         workers: int | None = None,
         seed: int = 0,
-        degradation: Bicubic | None = None,
+        degradation: Degradation | None = None,
     ) -> None:
         super().__init__()
-        self.degradation = degradation or Bicubic(scale, boundary, low_res_form)
+        self.degradation: Degradation = degradation or Bicubic(scale, boundary, low_res_form)
         if self.degradation.scale != scale:
             raise ValueError(f"data.degradation has scale {self.degradation.scale}, not {scale}; give it ${{scale}}")
         if crop < scale or crop % scale:

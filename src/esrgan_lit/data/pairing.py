@@ -8,8 +8,8 @@ from typing import NamedTuple
 from torch.utils.data import Dataset
 
 from esrgan_lit.data.photographs import Photograph
-from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
-from esrgan_lit.degradations.pairs import Pair
+from esrgan_lit.degradations.bicubic import crop_to_multiple
+from esrgan_lit.degradations.pairs import Degradation, Pair
 from esrgan_lit.images.levels import to_planes, to_unit
 
 # What data sets and authors append to an image's name: img_001_SRF_4_HR, babyx4, baby_HR_x4.
@@ -138,7 +138,7 @@ class ImageDataset(Dataset[ValidationImage]):
 
     high_res: Sequence[Photograph]
     low_res: Sequence[Photograph] | None
-    degradation: Bicubic
+    degradation: Degradation
 
     def __len__(self) -> int:
         return len(self.high_res)
@@ -147,7 +147,9 @@ class ImageDataset(Dataset[ValidationImage]):
         index = position % len(self)
         image = self.high_res[index]
         high_res = to_planes(crop_to_multiple(image.pixels(), self.degradation.scale))[0]
-        low_res = to_planes(self.low_res[index].pixels())[0] if self.low_res else self.degradation(high_res)
+        low_res = (
+            to_planes(self.low_res[index].pixels())[0] if self.low_res else self.degradation.degrade(high_res, index)
+        )
         return ValidationImage(image.name, Pair(to_unit(low_res), to_unit(high_res)), float(position < len(self)))
 
 

@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from esrgan_lit.degradations.pairs import Degradation
 from esrgan_lit.resize import BOUNDARIES, Boundary, resize
 
 LowResForm = Literal["uint8", "double"]
 
 
 @dataclass(frozen=True)
-class Bicubic:
+class Bicubic(Degradation):
     """Shrink images as MATLAB's ``imresize`` does.
 
     Args:
@@ -42,6 +43,10 @@ class Bicubic:
     def margin(self) -> int:
         """Return how many pixels around a crop its low-resolution pixels depend on (kernel support: ±2 · scale)."""
         return 2 * self.scale
+
+    def degrade(self, high_res: Tensor, number: int) -> Tensor:
+        """Shrink uint8 images as :meth:`__call__`: nothing is random here."""
+        return self(high_res)
 
     def __call__(self, high_res: Tensor) -> Tensor:
         """Shrink uint8 images (…, height, width), whose sides are multiples of the scale."""

@@ -1,5 +1,6 @@
-"""Make pairs of low and high resolution from crops, on the device that the crops are on: the same bits on any."""
+"""Pairs of low and high resolution, and what makes them: on the device that crops are on."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.images.levels import to_unit
+from esrgan_lit.resize import Boundary
 
 
 class Pair(NamedTuple):
@@ -25,25 +26,65 @@ class Crops(NamedTuple):
         levels: uint8 (batch, side, side, 3), each with the degradation's margin around it.
         orientations: the flip and rotation to come of each, 0 … 7 (0 is none), as plain numbers: no GPU has to be
             waited for to read them.
+        numbers: of the samples, from which random degradations draw.
     """
 
     levels: Tensor
     orientations: tuple[int, ...]
+    numbers: tuple[int, ...] = ()
 
 
-def make_pairs(crops: Crops, degradation: Bicubic) -> Pair:
-    """Shrink a batch of crops, cut the margins off, then flip and rotate both alike.
+class Degradation(ABC):
+    """Makes low-resolution images of 8-bit levels; whatever is random in it depends on a sample's number alone.
+
+    Attributes:
+        scale: factor between high and low resolution.
+        margin: pixels around a high-resolution crop that its low-resolution pixels depend on; a multiple of ``scale``.
+        boundary: what stands there where a crop lies at its image's edge.
+    """
+
+    scale: int
+    boundary: Boundary
+
+    @property
+    @abstractmethod
+    def margin(self) -> int:
+        """Return the pixels around a crop, see the class."""
+
+    @abstractmethod
+    def degrade(self, high_res: Tensor, number: int) -> Tensor:
+        """Return the low-resolution image of a whole one.
+
+        Args:
+            high_res: uint8 (…, height, width), whose sides are multiples of the scale.
+            number: of the sample.
+        """
+
+    def pair_up(self, crops: Crops) -> tuple[Tensor, Tensor]:
+        """Return low- and high-resolution levels of a batch, without margins, flipped and rotated as ``crops`` says.
+
+        This one degrades the batch as it is and turns it then: for what treats all directions alike.
+        """
+        levels = crops.levels.permute(0, 3, 1, 2)
+        low_res = _without(self.degrade(levels, 0), self.margin // self.scale)
+        return orient(low_res, crops.orientations), orient(_without(levels, self.margin), crops.orientations)
+
+
+def _without(images: Tensor, margin: int) -> Tensor:
+    height, width = images.shape[-2:]
+    return images[..., margin : height - margin, margin : width - margin]
+
+
+def make_pairs(crops: Crops, degradation: Degradation) -> Pair:
+    """Make the pairs of a batch of crops.
 
     Args:
         crops: high resolution, with margins.
         degradation: makes the low resolution.
     """
-    margin = degradation.margin
-    levels = crops.levels.permute(0, 3, 1, 2)
-    inset = margin // degradation.scale
-    low_res = degradation(levels)[..., inset:-inset, inset:-inset]
-    high_res = levels[..., margin:-margin, margin:-margin]
-    return Pair(*(to_unit(orient(images, crops.orientations)) for images in (low_res, high_res)))
+    with torch.no_grad():
+        low_res, high_res = degradation.pair_up(crops)
+    return Pair(to_unit(low_res), to_unit(high_res))
 
 
 def orient(images: Tensor, orientations: Sequence[int]) -> Tensor:
