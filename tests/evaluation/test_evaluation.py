@@ -66,7 +66,8 @@ def weights(tmp_path: Path) -> Callable[..., Path]:
             for parameter in network.parameters():
                 parameter.add_(0.02 * torch.randn_like(parameter))
             if spoil:
-                next(iter(network.parameters())).fill_(torch.nan)
+                for parameter in network.parameters():  # finite themselves, or they would be refused
+                    parameter.fill_(1e30)
         path = tmp_path / "weights" / f"{name}.safetensors"
         save_generator(network, path)
         return path

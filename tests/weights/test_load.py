@@ -278,7 +278,6 @@ def make_refused(kind: str, path: Path) -> None:
         "SwinIR": lambda: SwinIR(depths=[2], num_heads=[2], embed_dim=16, window_size=8).state_dict(),
         "Compact": lambda: Compact(num_feat=8, num_conv=2).state_dict(),
         "EDSR": lambda: {"head.0.weight": torch.zeros(64, 3, 3, 3), "body.0.body.0.weight": torch.zeros(64, 64, 3, 3)},
-        "ESRGAN+": lambda: ESRGAN(num_filters=8, num_blocks=1, plus=True).state_dict(),
         "part": lambda: {key: v for key, v in generator.state_dict().items() if not key.startswith("conv_last")},
         "no tensors": lambda: {"epoch": 5},
     }
@@ -327,7 +326,6 @@ REFUSALS = {
     "SwinIR": r"holds SwinIR, or another transformer",
     "Compact": r"holds SRVGGNetCompact",
     "EDSR": r"holds EDSR, RCAN or another of that family",
-    "ESRGAN+": r"holds ESRGAN\+ \(its dense blocks have a 1×1 convolution more\)",
     "part": r"holds a part of an RRDBNet, without conv_last",
     "no tensors": r"holds no tensors",
     "list": r"holds a list, not weights",
@@ -375,13 +373,14 @@ def test_a_checkpoint_says_how_it_was_trained(tmp_path: Path) -> None:
         "architecture": generator.architecture,
         "global_step": 7,
         "config": {"name": "mine", "data": {"train": ["/home/somebody/photos/DIV2K/DIV2K_train_HR"]}},
-        "callbacks": {"ModelCheckpoint{}": {"monitor": "val/psnr_y", "current_score": torch.tensor(30.5)}},
+        "validated_at": 7,
+        "figures": {"PSNR-Y (dB)": "30.50", "SSIM-Y": "0.8123"},
     }
     torch.save(content, tmp_path / "a.ckpt")
     metadata = read_weights(tmp_path / "a.ckpt").metadata
     assert metadata == {
         "steps": "7",
         "training_data": "DIV2K/DIV2K_train_HR",  # and nothing of whose machine it was
-        "metrics": '{"val/psnr_y": 30.5}',
+        "metrics": "PSNR-Y (dB) 30.50, SSIM-Y 0.8123",
         "experiment": "mine",
     }

@@ -16,13 +16,16 @@ from esrgan_lit.images.levels import to_batch, to_image
 from esrgan_lit.inference.back_projection import back_project
 from esrgan_lit.inference.choices import BACK_PROJECTIONS, BackProjection
 from esrgan_lit.inference.engines import default_device
+from esrgan_lit.networks.building import build_within
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.hub import WEIGHTS
 from esrgan_lit.resize import imresize
+from esrgan_lit.tensor_files import open_tensors, usable
 from esrgan_lit.weights import releases
 from esrgan_lit.weights.interpolate import interpolate, interpolate_images
 from esrgan_lit.weights.layouts import WeightsError
 from esrgan_lit.weights.load import load_generator
+from esrgan_lit.weights.reading import UnknownNetworkError
 
 BICUBIC = "bicubic"
 BY = ("networks", "images")
@@ -125,21 +128,27 @@ def alpha_series(
 
 def _read_for(scale: int, path: str | Path) -> nn.Module:
     model, found = read_network(path)
+    if (found, scale) == (2, 3):
+        model, found = read_network(path, scale)  # shapes alone may leave that open
     if found != scale:
         raise WeightsError(f"{path} enlarges {found} times, but scale is {scale}; give scale={found} or leave it out")
     return model
 
 
-def read_network(path: str | Path) -> tuple[nn.Module, int]:
+def read_network(path: str | Path, scale: int | None = None) -> tuple[nn.Module, int]:
     """Read a network in evaluation mode, and its scale factor.
+
+    Args:
+        path: the file.
+        scale: where the file leaves it open, as ``load_generator`` takes it.
 
     Raises:
         WeightsError: when neither this library nor spandrel can read the file.
         FileNotFoundError: when there is no such file.
     """
     try:
-        generator = load_generator(path)
-    except WeightsError as ours:
+        generator = load_generator(path, scale=scale)
+    except UnknownNetworkError as ours:
         try:
             import spandrel
         except ImportError:
@@ -147,8 +156,8 @@ def read_network(path: str | Path) -> tuple[nn.Module, int]:
                 f"{ours}. Weights of other architectures are read with spandrel: pip install 'esrgan_lit[spandrel]'"
             ) from ours
         try:
-            described = spandrel.ModelLoader(device="cpu").load_from_file(Path(path))
-        except Exception as theirs:  # whatever the file makes pickle, torch or one of forty architectures raise
+            described = _read_with_spandrel(Path(path))
+        except Exception as theirs:  # whatever the file makes one of forty architectures raise
             reason = str(theirs).splitlines()[0] if str(theirs) else type(theirs).__name__
             raise WeightsError(f"{ours}; nor can spandrel read it: {reason}") from theirs
         if not isinstance(described, spandrel.ImageModelDescriptor):
@@ -157,6 +166,17 @@ def read_network(path: str | Path) -> tuple[nn.Module, int]:
             ) from ours
         return _Described(described), described.scale
     return generator, generator.scale
+
+
+def _read_with_spandrel(path: Path) -> Any:
+    """Return what spandrel makes of a file's tensors. Its own reader would run TorchScript."""
+    from spandrel import ModelLoader, canonicalize_state_dict
+
+    content, _, held = open_tensors(path)
+    state = canonicalize_state_dict(dict(content))
+    state = usable({key: value for key, value in state.items() if isinstance(value, Tensor)}, held, path)
+    loader = ModelLoader(device="cpu")
+    return build_within(lambda: loader.load_from_state_dict(state), 2 * len(state) + 100, "cpu")
 
 
 def name_sources(given: str | Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:

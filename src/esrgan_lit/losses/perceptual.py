@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from esrgan_lit.downloads import fetch_imagenet
+from esrgan_lit.tensor_files import WeightsError, find_misfit, read_state
 
 VggName = Literal["vgg16", "vgg19"]
 
@@ -127,7 +128,10 @@ def _vgg_features(network: VggName, depth: int, weights: str | Path, seed: int) 
             f"perceptual weights {str(weights)!r} is no file; give the path of a state dict with torchvision's "
             "keys (features.0.weight …) or MINC's (conv11.weight …), 'imagenet' or 'untrained'"
         )
-    state = torch.load(weights, map_location="cpu", weights_only=True)
+    try:
+        state = read_state(Path(weights))
+    except WeightsError as error:
+        raise ValueError(f"perceptual weights {error}") from error
     wanted = features.state_dict()
     # conv1_1 is features.0 to torchvision, conv11 in the authors' MINC file.
     indices = {name.replace("_", ""): str(index) for name, index in vgg_layers(network).items()}
@@ -140,5 +144,7 @@ def _vgg_features(network: VggName, depth: int, weights: str | Path, seed: int) 
             f"perceptual weights {str(weights)!r} lack features.{missing[0]} and {len(missing) - 1} more of the "
             f"{len(wanted)} tensors needed; use a layer that the file holds (its deepest is {last}) or a fuller file"
         )
+    if misfit := find_misfit(features, state):
+        raise ValueError(f"perceptual weights {str(weights)!r} are not of {network}: {misfit}")
     features.load_state_dict({key: state[key] for key in wanted})
     return features

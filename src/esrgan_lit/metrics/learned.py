@@ -1,6 +1,5 @@
 """Metrics that are networks: LPIPS, DISTS, Ma."""
 
-import pickle
 import re
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +12,7 @@ from esrgan_lit.downloads import fetch_imagenet
 from esrgan_lit.files import digest
 from esrgan_lit.images.levels import round_to_levels
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError, describe_border
+from esrgan_lit.tensor_files import WeightsError, find_misfit, read_state, tensors_only
 
 
 def make_lpips(scale: int, options: MetricOptions) -> Metric:
@@ -80,7 +80,8 @@ def make_ma(scale: int, options: MetricOptions) -> Metric:
             "it comes from pyiqa, which is not installed (pip install pyiqa; its license forbids commercial use)"
         ) from error
     try:
-        network = pyiqa.create_metric("nrqm", device="cpu")
+        with tensors_only():
+            network = pyiqa.create_metric("nrqm", device="cpu")
     except Exception as error:  # its weights are downloaded: whatever the network, the disk or pickle may raise
         raise MetricUnavailableError(f"pyiqa could not make NRQM: {str(error).splitlines()[0]}") from error
     border, shaved = describe_border(options.niqe_border, scale)
@@ -120,17 +121,16 @@ def _load_imagenet(network: nn.Module, address: str, given: str | Path | None, o
     except OSError as error:
         raise MetricUnavailableError(str(error)) from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        # Behind the names of torchmetrics' parts are torchvision's numbers: slice2.3.…, slices.1.3.…, stage1.0.…
-        parts = {key: re.sub(r"^(slices\.\d|slice\d|stage\d)\.", "features.", key) for key in network.state_dict()}
-        own = {key: state[theirs] for key, theirs in parts.items() if theirs != key and not key.endswith(".filter")}
-        network.load_state_dict(own, strict=False)
-    except pickle.UnpicklingError as error:
-        raise MetricUnavailableError(
-            f"{path} is no state dict, or holds other Python objects than tensors, and reading such could run any "
-            f"program; give {setting}"
-        ) from error
-    except Exception as error:  # torch raises half a dozen kinds for a file that is none of its own
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-        raise MetricUnavailableError(f"{path} does not hold its ImageNet weights ({reason}); give {setting}") from error
+        state = read_state(path)
+    except WeightsError as error:
+        raise MetricUnavailableError(f"{error}; give {setting}") from error
+    # Behind the names of torchmetrics' parts are torchvision's numbers: slice2.3.…, slices.1.3.…, stage1.0.…
+    parts = {key: re.sub(r"^(slices\.\d|slice\d|stage\d)\.", "features.", key) for key in network.state_dict()}
+    theirs = {key: name for key, name in parts.items() if name != key and not key.endswith(".filter")}
+    own = network.state_dict() | {key: state[name] for key, name in theirs.items() if name in state}
+    missing = [name for name in theirs.values() if name not in state]
+    misfit = f"it has no {missing[0]}" if missing else find_misfit(network, own)
+    if misfit:
+        raise MetricUnavailableError(f"{path} does not hold its ImageNet weights ({misfit}); give {setting}")
+    network.load_state_dict(own)
     return digest(path)

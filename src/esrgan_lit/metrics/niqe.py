@@ -19,6 +19,7 @@ from esrgan_lit.files import cache_folder
 from esrgan_lit.metrics.fidelity import rounded_luma
 from esrgan_lit.metrics.metric import MetricUnavailableError
 from esrgan_lit.resize import resize
+from esrgan_lit.tensor_files import shown
 
 BLOCK = 96
 FEATURES = 36  # 18 at each of two scales
@@ -46,17 +47,18 @@ def read_pristine(path: str | Path) -> Pristine:
         ValueError: when the file holds something else.
     """
     try:
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             mean, covariance = file["mu_pris_param"], file["cov_pris_param"]
         return Pristine(
             torch.from_numpy(mean.astype(np.float64).reshape(FEATURES)),
             torch.from_numpy(covariance.astype(np.float64).reshape(FEATURES, FEATURES)),
         )
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy raises half a dozen kinds for a file that is none of its own
+        reason = shown(str(error) or type(error).__name__)
         raise ValueError(
-            f"{path} does not hold NIQE's parameters ({error}); fetch niqe_pris_params.npz anew"
+            f"{path} does not hold NIQE's parameters ({reason}); fetch niqe_pris_params.npz anew"
         ) from error
 
 

@@ -49,6 +49,27 @@ class ResidualDenseBlock(nn.Module):
         return x + 0.2 * x5
 
 
+class PlusDenseBlock(ResidualDenseBlock):
+    """ESRGAN+'s dense block (Rakotonirina and Rasoanaivo 2020, arXiv:2001.08073): skips inside, noise in training.
+
+    A 1×1 convolution of the input is added to the second convolution's features, those to the fourth's. While it is
+    trained, Gaussian noise of a tenth of each output value is added to it.
+    """
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__(width, growth)
+        self.conv1x1 = nn.Conv2d(width, growth, kernel_size=1, bias=False)
+
+    def with_skip(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the input, for a skip around this block, and the output."""
+        x1 = leaky_relu(self.conv1(x))
+        x2 = leaky_relu(self.conv2(torch.cat((x, x1), 1))) + self.conv1x1(x)
+        x3 = leaky_relu(self.conv3(torch.cat((x, x1, x2), 1)))
+        x4 = leaky_relu(self.conv4(torch.cat((x, x1, x2, x3), 1))) + x2
+        x5 = x + 0.2 * self.conv5(torch.cat((x, x1, x2, x3, x4), 1))
+        return x, x5 + 0.1 * x5.detach() * torch.randn_like(x5) if self.training else x5
+
+
 class _DenseBlock(torch.autograd.Function):
     """A dense block that keeps its last concatenation for backward; the others are parts of it.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from esrgan_lit.networks.hub import HubFolder
 
 # The factors of the successive upsampling steps for each supported scale.
-UPSAMPLING_STEPS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+UPSAMPLING_STEPS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2), 16: (2, 2, 2, 2)}
 
 
 class Generator(HubFolder, nn.Module):
@@ -22,8 +22,9 @@ class Generator(HubFolder, nn.Module):
 
     Args:
         scale: magnification.
-        channels: image channels, in and out.
+        channels: image channels, in, and out unless ``out_channels`` says otherwise.
         unshuffle: images are padded by reflection to multiples of it, and features are so many times smaller.
+        out_channels: image channels out, where they are not those in.
 
     Attributes:
         architecture: the class's name and its constructor's arguments, which must be plain values: files of weights
@@ -33,7 +34,7 @@ class Generator(HubFolder, nn.Module):
         block_reach: the same for each block: the sum over its convolutions in a row.
         tail_reach: the same for the tail together with the head that it is given, and for the image skip.
 
-    Shape: (batch, channels, height, width) → (batch, channels, scale · height, scale · width).
+    Shape: (batch, channels, height, width) → (batch, out_channels, scale · height, scale · width).
     """
 
     architecture: dict[str, Any]
@@ -59,9 +60,10 @@ class Generator(HubFolder, nn.Module):
         network.architecture = {"name": cls.architecture_name, **given.arguments}
         return network
 
-    def __init__(self, scale: int, channels: int = 3, unshuffle: int = 1) -> None:
+    def __init__(self, scale: int, channels: int = 3, unshuffle: int = 1, out_channels: int | None = None) -> None:
         super().__init__()
-        check_at_least_one(scale=scale, channels=channels, unshuffle=unshuffle)
+        out_channels = channels if out_channels is None else out_channels
+        check_at_least_one(scale=scale, channels=channels, unshuffle=unshuffle, out_channels=out_channels)
         for name in ("block_reach", "tail_reach"):
             if not hasattr(self, name):
                 raise TypeError(
@@ -70,6 +72,7 @@ class Generator(HubFolder, nn.Module):
                 )
         self.scale = scale
         self.channels = channels
+        self.out_channels = out_channels
         self.unshuffle = unshuffle
 
     @property
@@ -77,13 +80,12 @@ class Generator(HubFolder, nn.Module):
         """How many low-resolution pixels around it an output depends on."""
         return (self.head_reach + self.block_reach * len(self.blocks) + self.tail_reach) * self.unshuffle
 
-    @property
-    def peculiarity(self) -> str | None:
-        """What programs that read BasicSR's names do not know of it, so that they would give other images."""
+    def peculiarity(self, layout: str) -> str | None:
+        """Return what programs that read a layout's names do not know of it, so that they would give other images."""
         return f"the class {self.architecture_name}"
 
     def forward(self, low_res: Tensor) -> Tensor:
-        """(batch, channels, height, width) → (batch, channels, scale · height, scale · width)."""
+        """(batch, channels, height, width) → (batch, out_channels, scale · height, scale · width)."""
         if self.unshuffle == 1:
             return self.unpadded(low_res)
         height, width = low_res.shape[-2:]
@@ -116,7 +118,7 @@ class Generator(HubFolder, nn.Module):
 
 def upsampling_steps(scale: int) -> tuple[int, ...]:
     """Return the factors of the successive upsampling steps; ValueError for a scale that has none."""
-    if scale not in UPSAMPLING_STEPS:
+    if not isinstance(scale, int) or scale not in UPSAMPLING_STEPS:
         raise ValueError(f"scale {scale} is not supported; use one of {', '.join(map(str, UPSAMPLING_STEPS))}")
     return UPSAMPLING_STEPS[scale]
 
@@ -124,5 +126,12 @@ def upsampling_steps(scale: int) -> tuple[int, ...]:
 def check_at_least_one(**numbers: int) -> None:
     """Raise ValueError for a constructor's number that is no whole number of at least 1."""
     for name, value in numbers.items():
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} {value!r} is too small or not whole; use a whole number of at least 1")
+
+
+def check_flags(**flags: bool) -> None:
+    """Raise ValueError for a constructor's flag that is neither true nor false."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} {value!r} is neither true nor false")

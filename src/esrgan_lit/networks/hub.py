@@ -12,10 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 
 from esrgan_lit.files import atomic_write
+from esrgan_lit.networks.building import build_within, fill
+from esrgan_lit.tensor_files import WeightsError, find_misfit, open_tensors, shown, usable
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -94,7 +95,8 @@ class HubFolder:
 
         Raises:
             FileNotFoundError: when a file of the folder is missing.
-            ValueError: when it holds another class of network, or weights that do not fit their configuration.
+            ValueError: when it holds another class of network, weights that do not fit their configuration, or values
+                that are NaN or infinite.
         """
         folder = Path(source)
         if not folder.is_dir():
@@ -103,22 +105,30 @@ class HubFolder:
         for name in (WEIGHTS, CONFIG):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder} has no {name}; give a folder of save_pretrained, or user/name")
-        arguments = json.loads((folder / CONFIG).read_text())
+        try:
+            arguments = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{folder / CONFIG} is no JSON ({shown(str(error))}); fetch the folder anew") from error
+        if not isinstance(arguments, dict):
+            raise ValueError(f"{folder / CONFIG} holds no architecture; give a folder of save_pretrained")
         name = arguments.pop("name", cls.architecture_name)
         if name != cls.architecture_name:
-            raise ValueError(f"{source} holds an {name}, not an {cls.architecture_name}; use {name}.from_pretrained")
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
-            metadata = origin_of(file.metadata() or {})
-        try:
-            network = cls(**arguments)
-            assert isinstance(network, torch.nn.Module)
-            network.load_state_dict(
-                {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+            raise ValueError(
+                f"{source} holds an {shown(name)}, not an {cls.architecture_name}; use {shown(name)}.from_pretrained"
             )
-        except (TypeError, RuntimeError) as error:
+        content, header, held = open_tensors(folder / WEIGHTS)
+        try:
+            network = build_within(lambda: cls(**arguments), len(content))
+        except WeightsError as error:
             raise ValueError(f"{source} does not fit its {CONFIG}: {error}") from error
-        network.metadata = metadata
+        assert isinstance(network, torch.nn.Module)
+        misfit = find_misfit(network, content) or next(
+            (f"it has {shown(key)}, too" for key in content if key not in network.state_dict()), None
+        )
+        if misfit:
+            raise ValueError(f"{source} does not fit its {CONFIG}: {misfit}")
+        fill(network, usable(content, held, folder / WEIGHTS))
+        network.metadata = origin_of(header)
         return network.eval()
 
 

@@ -7,8 +7,8 @@ from typing import cast
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor, nn
 
-from esrgan_lit.networks.dense_block import ResidualDenseBlock
-from esrgan_lit.networks.generator import Generator, check_at_least_one, upsampling_steps
+from esrgan_lit.networks.dense_block import PlusDenseBlock, ResidualDenseBlock
+from esrgan_lit.networks.generator import Generator, check_at_least_one, check_flags, upsampling_steps
 from esrgan_lit.networks.layers import enlarge_bicubic, leaky_relu, scaled_init_
 
 
@@ -18,17 +18,20 @@ class RRDBNet(Generator):
     ``RRDBNet()`` is the paper's: 23 blocks, 16,697,987 parameters.
 
     Args:
-        scale: magnification: 1, 2, 3, 4 or 8.
+        scale: magnification: 1, 2, 3, 4, 8 or 16.
         blocks: number of RRDBs in the trunk.
         width: feature channels between blocks.
         growth: channels that each convolution of a dense block adds.
-        channels: image channels, in and out.
+        channels: image channels, in, and out unless ``out_channels`` says otherwise.
         bicubic_skip: add the bicubically enlarged input to the output, so that the network learns the difference. Not
             the paper's; it makes short trainings useful. Other programs' loaders do not know it.
         unshuffle: fold squares of so many pixels into channels first, and enlarge by ``scale · unshuffle`` after the
             trunk: how BasicSR makes its ×2 (2) and ×1 (4) networks. Other sizes are padded by reflection.
+        out_channels: image channels out, where they are not those in: colorizers take 1 and give 3.
+        plus: the dense blocks of ESRGAN+ (Rakotonirina and Rasoanaivo 2020, arXiv:2001.08073): two further skips, and
+            noise in training.
 
-    Shape: (batch, channels, height, width) → (batch, channels, scale · height, scale · width).
+    Shape: (batch, channels, height, width) → (batch, out_channels, scale · height, scale · width).
     """
 
     block_reach = 15  # five convolutions in each of three dense blocks
@@ -44,29 +47,36 @@ class RRDBNet(Generator):
         channels: int = 3,
         bicubic_skip: bool = False,
         unshuffle: int = 1,
+        out_channels: int | None = None,
+        plus: bool = False,
     ) -> None:
-        super().__init__(scale, channels, unshuffle)
+        super().__init__(scale, channels, unshuffle, out_channels)
         check_at_least_one(blocks=blocks, width=width, growth=growth)
+        check_flags(bicubic_skip=bicubic_skip, plus=plus)
+        if bicubic_skip and self.out_channels != channels:
+            raise ValueError(f"bicubic_skip adds {channels} channels to {self.out_channels}; leave it out")
         self.steps = upsampling_steps(scale * unshuffle)
         self.bicubic_skip = bicubic_skip
+        self.plus = plus
         conv = partial(nn.Conv2d, kernel_size=3, padding=1)
         self.conv_first = conv(channels * unshuffle**2, width)
-        self.body = nn.Sequential(*(ResidualInResidualDenseBlock(width, growth) for _ in range(blocks)))
+        self.body = nn.Sequential(*(ResidualInResidualDenseBlock(width, growth, plus) for _ in range(blocks)))
         self.conv_body = conv(width, width)
         for number in range(1, len(self.steps) + 1):
             self.add_module(f"conv_up{number}", conv(width, width))
         self.conv_hr = conv(width, width)
-        self.conv_last = conv(width, channels)
+        self.conv_last = conv(width, self.out_channels)
         scaled_init_(self)
 
     @property
     def blocks(self) -> nn.Sequential:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.body
 
-    @property
-    def peculiarity(self) -> str | None:
+    def peculiarity(self, layout: str) -> str | None:
         if self.bicubic_skip:
             return "a bicubic skip (generator.bicubic_skip)"
+        if self.plus and layout != "old":
+            return "ESRGAN+'s 1×1 convolutions but by the names of the layout old"
         three = 3 in (self.scale, self.scale * self.unshuffle)
         return "scale 3, which they would take for 2" if three else None
 
@@ -94,11 +104,10 @@ class RRDBNet(Generator):
 class ResidualInResidualDenseBlock(nn.Module):
     """Three dense blocks and a scaled skip (Wang et al. 2018, Fig. 4 right; β = 0.2)."""
 
-    def __init__(self, width: int, growth: int) -> None:
+    def __init__(self, width: int, growth: int, plus: bool = False) -> None:
         super().__init__()
-        self.rdb1 = ResidualDenseBlock(width, growth)
-        self.rdb2 = ResidualDenseBlock(width, growth)
-        self.rdb3 = ResidualDenseBlock(width, growth)
+        make = partial(PlusDenseBlock if plus else ResidualDenseBlock, width, growth)
+        self.rdb1, self.rdb2, self.rdb3 = make(), make(), make()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.with_skip(x)[1]

@@ -5,7 +5,7 @@ from functools import partial
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor, nn
 
-from esrgan_lit.networks.generator import Generator, check_at_least_one, upsampling_steps
+from esrgan_lit.networks.generator import Generator, check_at_least_one, check_flags, upsampling_steps
 from esrgan_lit.networks.layers import enlarge_bilinear, leaky_relu, scaled_init_
 
 
@@ -17,7 +17,7 @@ class SRResNet(Generator):
     the first column of the ablation (Wang et al. 2018, Fig. 8).
 
     Args:
-        scale: magnification: 1, 2, 3, 4 or 8.
+        scale: magnification: 1, 2, 3, 4, 8 or 16.
         blocks: number of residual blocks.
         width: feature channels.
         channels: image channels, in and out.
@@ -34,6 +34,7 @@ class SRResNet(Generator):
     ) -> None:
         super().__init__(scale, channels)
         check_at_least_one(blocks=blocks, width=width)
+        check_flags(batch_norm=batch_norm)
         self.steps = upsampling_steps(scale)
         self.batch_norm = batch_norm
         conv = partial(nn.Conv2d, kernel_size=3, padding=1)
@@ -49,8 +50,7 @@ class SRResNet(Generator):
     def blocks(self) -> nn.Sequential:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.body
 
-    @property
-    def peculiarity(self) -> str | None:
+    def peculiarity(self, layout: str) -> str | None:
         return "batch normalization (generator.batch_norm)" if self.batch_norm else None
 
     def head(self, low_res: Tensor) -> Tensor:

@@ -89,6 +89,7 @@ class Stage(L.LightningModule):
         self.batch_norm_buffers: list[Tensor] = []
         self.config: dict[str, Any] = {}  # the resolved configuration, kept in checkpoints
         self.validated_at = 0  # iteration of the last complete validation
+        self.figures: dict[str, str] = {}  # of that validation, for people
 
     @property
     def ema_generator(self) -> Generator:
@@ -235,16 +236,19 @@ class Stage(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means, and note that this iteration's validation is complete."""
-        for name, figure in self.validation.compute().items():
+        figures = self.validation.compute()
+        for name, figure in figures.items():
             self.log(f"val/{name}", figure, prog_bar=name == "psnr_y")
         if not self.trainer.sanity_checking:
             self.validated_at = self.trainer.global_step
+            self.figures = self.validation.describe(figures)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a reader needs to build the generator, and how it was trained, as plain containers."""
         checkpoint["architecture"] = self.generator.architecture
         checkpoint["config"] = self.config
         checkpoint["validated_at"] = self.validated_at
+        checkpoint["figures"] = self.figures
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume behind the last iteration, whatever moment the checkpoint was written at.
@@ -254,6 +258,7 @@ class Stage(L.LightningModule):
         iterations = checkpoint["global_step"]
         every = self.trainer.val_check_interval  # pyright: ignore[reportAttributeAccessIssue] (set by its connector)
         self.validated_at = checkpoint["validated_at"]
+        self.figures = checkpoint.get("figures", {})  # checkpoints of 0.1 have none
         pending = iterations % int(every) == 0 and self.validated_at != iterations
         private_api.set_counters(checkpoint["loops"]["fit_loop"], iterations, pending)
 

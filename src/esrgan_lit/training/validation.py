@@ -1,7 +1,7 @@
 """Validation in training: metrics of whole images, as exact means over all images and ranks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -81,6 +81,11 @@ class Validation(nn.Module):
                 worst = -math.inf if metric.higher_is_better else math.inf
                 figures[name + BOUNDED] = figures[name] if within else worst
         return figures
+
+    def describe(self, figures: Mapping[str, float]) -> dict[str, str]:
+        """Return the figures of the network that a checkpoint's reader gets, by title, with their metric's digits."""
+        measured = {name: metric for name, metric in self.metrics.items() if name in figures}
+        return {metric.title: f"{figures[name]:.{metric.digits}f}" for name, metric in measured.items()}
 
     def check_monitor(self, monitor: str, mode: str, setting: str) -> None:
         """Raise ValueError where a checkpoint callback monitors what is not measured, or would keep the worst.

@@ -162,7 +162,7 @@ def _refuse_layout(generator: Generator, suffix: str, layout: str) -> None:
             f"layout {layout} does not name the layers of {generator.architecture_name}; "
             f"use {' or '.join(generator.layouts)}"
         )
-    own = generator.peculiarity
+    own = generator.peculiarity(layout)
     if own and (suffix == ".pth" or layout != "basicsr"):
         raise ValueError(
             f"programs that read {suffix} with the names of {layout} do not know {own} and would give other images; "

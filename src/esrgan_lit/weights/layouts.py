@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from esrgan_lit.networks.generator import UPSAMPLING_STEPS
+from esrgan_lit.tensor_files import WeightsError, shown
 
 Architecture = dict[str, Any]
 State = dict[str, Tensor]
@@ -25,11 +26,10 @@ _RENAMED = (
     (r"HRconv\.", "conv_hr."),
 )
 
+# The first layer of every generator that is known, in the old layout and in the others.
+FIRST_LAYERS = ("conv_first.weight", "model.0.weight")
+_UPSAMPLING = (1, 2, 3, 4)  # numbers of upsampling convolutions, at most
 _PARAMETER = r"(weight|bias|running_mean|running_var|num_batches_tracked)$"
-
-
-class WeightsError(ValueError):
-    """A file that holds no generator this library can build, or another one than asked for."""
 
 
 def canonical(state: Mapping[str, Tensor]) -> State:
@@ -47,49 +47,65 @@ def in_layout(state: Mapping[str, Tensor], layout: str) -> State:
     return {LAYOUTS[layout](key, state): value for key, value in state.items()}
 
 
-def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
+def infer_architecture(state: Mapping[str, Tensor], scale: int | None = None) -> Architecture:
     """Read the architecture from the shapes of a state dict with the library's own keys.
 
-    One upsampling convolution of an RRDBNet serves ×2 and ×3 alike; ×2 is taken, which is by far the more common.
+    One upsampling convolution of an RRDBNet serves ×2 and ×3 alike, in every layout; ×2 is taken, by far the more
+    common, unless ``scale`` says otherwise.
 
     Raises:
-        WeightsError: when it is no generator, with what it looks like instead.
+        WeightsError: when it is no generator, with what it looks like instead; the message does not name the file.
     """
     shapes = {key: tuple(value.shape) for key, value in state.items()}
-    dense, plain = shapes.get("body.0.rdb1.conv1.weight"), shapes.get("body.0.conv1.weight")
+    dense, plain = shapes.get("body.0.rdb1.conv1.weight", ()), shapes.get("body.0.conv1.weight", ())
     needed = ("conv_first.weight", "conv_hr.weight", "conv_last.weight")
-    if not (dense or plain) or not all(len(shapes.get(key, ())) == 4 for key in needed) or _other_network(shapes):
+    if 4 not in (len(dense), len(plain)) or not all(len(shapes.get(key, ())) == 4 for key in needed):
+        raise WeightsError(_describe_other(shapes))
+    if _other_network(shapes):
         raise WeightsError(_describe_other(shapes))
     width, given = shapes["conv_first.weight"][:2]
     channels = shapes["conv_last.weight"][0]
-    blocks = 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("body."))
-    common = {"blocks": blocks, "width": width}
-    if dense:
-        unshuffle = next((side for side in (1, 2, 4) if given == channels * side**2), None)
-        enlarged = 2 ** sum(f"conv_up{number}.weight" in shapes for number in (1, 2, 3))
-        if unshuffle is None or enlarged % unshuffle:
-            raise WeightsError(
-                f"an RRDBNet that takes {given} channels, gives {channels} and enlarges {enlarged} times, which no "
-                "pixel-unshuffle explains (it would be 1, 4 or 16 times the channels that it gives)"
-            )
+    numbers = {int(found[1]) for key in shapes if (found := re.match(r"body\.(\d{1,9})\.", key))}
+    common = {"blocks": 1 + max(numbers), "width": width}
+    if len(dense) == 4:
+        steps = sum(f"conv_up{number}.weight" in shapes for number in _UPSAMPLING)
+        found, unshuffle = _explain(given, channels, steps, scale)
         return {
-            "name": "RRDBNet", "scale": enlarged // unshuffle, **common, "growth": dense[0], "channels": channels,
+            "name": "RRDBNet", "scale": found, **common, "growth": dense[0], "channels": given // unshuffle**2,
             "bicubic_skip": False, "unshuffle": unshuffle,
+            "out_channels": None if given == channels * unshuffle**2 else channels,
+            "plus": "body.0.rdb1.conv1x1.weight" in shapes,
         }  # fmt: skip
     factors = tuple(
-        round((shapes[f"upconv{number}.weight"][0] / width) ** 0.5)
-        for number in (1, 2, 3)
-        if f"upconv{number}.weight" in shapes
+        round((shapes[f"upconv{number}.weight"][0] / max(width, 1)) ** 0.5)
+        for number in _UPSAMPLING
+        if shapes.get(f"upconv{number}.weight")
     )
-    scale = next((scale for scale, steps in UPSAMPLING_STEPS.items() if steps == factors), None)
-    if scale is None or given != channels:
+    found = next((scale for scale, steps in UPSAMPLING_STEPS.items() if steps == factors), None)
+    if found is None or given != channels:
         raise WeightsError(
             f"a network of residual blocks that takes {given} channels, gives {channels} and enlarges by "
-            f"{' · '.join(map(str, factors)) or 1}; known are SRResNets with as many in as out, ×1, ×2, ×3, ×4, ×8"
+            f"{' · '.join(map(str, factors)) or 1}; known are SRResNets with as many in as out, "
+            f"{', '.join(f'×{scale}' for scale in UPSAMPLING_STEPS)}"
         )
     return {
-        "name": "SRResNet", "scale": scale, **common, "channels": channels, "batch_norm": "body.0.bn1.weight" in shapes
+        "name": "SRResNet", "scale": found, **common, "channels": channels, "batch_norm": "body.0.bn1.weight" in shapes
     }  # fmt: skip
+
+
+def _explain(given: int, channels: int, steps: int, wanted: int | None) -> tuple[int, int]:
+    """Return scale and pixel-unshuffle of an RRDBNet: the most common that explain it, or those of a wanted scale.
+
+    Args:
+        given: channels that it takes behind the pixel-unshuffle.
+        channels: that it gives.
+        steps: of upsampling, each by 2, or a single one by 3.
+        wanted: scale, where the user has said it.
+    """
+    sides = [side for side in (2, 4) if given == channels * side**2]
+    enlarged = [2**steps, *([3] if steps == 1 else [])]
+    found = [(total // side, side) for total in enlarged for side in (*sides, 1) if total % side == 0]
+    return next((each for each in found if each[0] == wanted), found[0])
 
 
 class _Look(NamedTuple):
@@ -101,7 +117,6 @@ class _Look(NamedTuple):
 
 # In this order: the first that matches names the file. The keys are those of the networks' public implementations.
 _LOOKS = (
-    _Look("ESRGAN+ (its dense blocks have a 1×1 convolution more)", r"(rdb|RDB)\d\.conv1x1\."),
     _Look("SwinIR, or another transformer of its kind", r"relative_position_(bias_table|index)"),
     _Look("Restormer, or another transformer", r"attn\.(qkv|temperature|q_bias)"),
     _Look("a discriminator (U-Net with spectral normalization, as in Real-ESRGAN)", r"^conv\d\.weight_orig$"),
@@ -125,7 +140,7 @@ def _describe_other(shapes: Mapping[str, tuple[int, ...]]) -> str:
             name for name in ("conv_first", "conv_body", "conv_hr", "conv_last") if f"{name}.weight" not in shapes
         ]
         return f"a part of an RRDBNet, without {', '.join(missing)}" if missing else "an unknown form of RRDBNet"
-    return f"no network that is known here; it begins with {', '.join(list(shapes)[:3])}"
+    return f"no network that is known here; it begins with {', '.join(map(shown, list(shapes)[:3]))}"
 
 
 def _other_network(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
@@ -157,20 +172,21 @@ def _rename(key: str) -> str:
 
 def _old_steps(state: Mapping[str, Tensor]) -> int:
     """Return the upsampling steps of a state dict in the old layout, whose last layer is number 4 + 3 · steps."""
-    last = max((int(key.split(".")[1]) for key in state if re.match(rf"model\.\d+\.{_PARAMETER}", key)), default=0)
-    return (last - 4) // 3
+    numbers = (re.match(rf"model\.(\d{{1,9}})\.{_PARAMETER}", key) for key in state)
+    return (max((int(number[1]) for number in numbers if number), default=0) - 4) // 3
 
 
 def _from_old(key: str, steps: int) -> str:
     names = {"0": "conv_first", str(2 + 3 * steps): "conv_hr", str(4 + 3 * steps): "conv_last"}
-    names |= {str(3 * number): f"conv_up{number}" for number in range(1, steps + 1)}
+    names |= {str(3 * number): f"conv_up{number}" for number in _UPSAMPLING[: max(steps, 0)]}
     key = re.sub(r"^model\.1\.sub\.(\d+)\.RDB([123])\.conv(\d)\.0\.", r"body.\1.rdb\2.conv\3.", key)
+    key = re.sub(r"^model\.1\.sub\.(\d+)\.RDB([123])\.conv1x1\.", r"body.\1.rdb\2.conv1x1.", key)
     key = re.sub(r"^model\.1\.sub\.(\d+)\.(weight|bias)$", r"conv_body.\2", key)
     return re.sub(r"^model\.(\d+)\.(weight|bias)$", lambda at: f"{names.get(at[1], at[1])}.{at[2]}", key)
 
 
 def _to_old(key: str, state: Mapping[str, Tensor]) -> str:
-    steps = sum(f"conv_up{number}.weight" in state for number in (1, 2, 3))
+    steps = sum(f"conv_up{number}.weight" in state for number in _UPSAMPLING)
     blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("body."))
     numbers = {"conv_first": 0, "conv_hr": 2 + 3 * steps, "conv_last": 4 + 3 * steps}
     numbers |= {f"conv_up{number}": 3 * number for number in range(1, steps + 1)}
@@ -179,7 +195,8 @@ def _to_old(key: str, state: Mapping[str, Tensor]) -> str:
         return f"model.1.sub.{blocks}.{parameter}"
     if name in numbers:
         return f"model.{numbers[name]}.{parameter}"
-    return re.sub(r"^body\.(\d+)\.rdb(\d)\.(conv\d)\.", r"model.1.sub.\1.RDB\2.\3.0.", key)
+    key = re.sub(r"^body\.(\d+)\.rdb(\d)\.(conv\d)\.", r"model.1.sub.\1.RDB\2.\3.0.", key)
+    return re.sub(r"^body\.(\d+)\.rdb(\d)\.conv1x1\.", r"model.1.sub.\1.RDB\2.conv1x1.", key)
 
 
 def _to_esrgan(key: str, state: Mapping[str, Tensor]) -> str:

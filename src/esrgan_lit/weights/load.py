@@ -2,15 +2,14 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 
 from esrgan_lit.files import atomic_write
-from esrgan_lit.networks import rrdbnet, srresnet  # noqa: F401 (a file may name their classes)
+from esrgan_lit.networks.building import fill
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.hub import WEIGHTS
 from esrgan_lit.weights import releases
@@ -18,60 +17,32 @@ from esrgan_lit.weights.layouts import Architecture, WeightsError
 from esrgan_lit.weights.reading import Weights, read_file
 
 
-def build_generator(architecture: Architecture) -> Generator:
-    """Build a generator from its ``architecture``: the class's name and its constructor's arguments.
-
-    Classes of other packages are found where they were imported before: a file of weights imports nothing.
-
-    Raises:
-        WeightsError: when there is no such class, or it does not take these arguments.
-    """
-    arguments = dict(architecture)
-    name = str(arguments.pop("name", None))
-    known = {subclass.architecture_name: subclass for subclass in _subclasses(Generator)}
-    if name not in known:
-        module = name.rpartition(".")[0]
-        remedy = (
-            f"import its module first (import {module}), or give the command --import {module}, if you trust it"
-            if module
-            else f"known are {', '.join(sorted(known, key=lambda one: ('.' in one, one)))}"  # ours first
-        )
-        raise WeightsError(f"architecture {name!r} is not known; {remedy}")
-    try:
-        return known[name](**arguments)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"architecture {architecture} cannot be built: {error}") from error
-
-
-def _subclasses(kind: type[Generator]) -> Iterator[type[Generator]]:
-    for subclass in kind.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
-
-
-def load_generator(source: str | Path, ema: bool = True) -> Generator:
+def load_generator(source: str | Path, ema: bool = True, scale: int | None = None) -> Generator:
     """Load a generator, ready to use. What a file is, is read from its content, and its architecture from its shapes.
 
     Args:
         source: a checkpoint of either stage; a file of weights (``.safetensors``, ``.pth``, ``.pt``, ``.ckpt``) with
-            the names of BasicSR, of the ESRGAN repository in its new or old form, or of mmagic, bare or wrapped; a
-            folder that ``save_pretrained`` wrote; or a release by its name, such as ``esrgan_x4``.
+            the names of BasicSR, of the ESRGAN repository in its new or old form, or of mmagic, whatever stands before
+            them and in whatever dictionaries; a folder that ``save_pretrained`` wrote; or a release by its name, such
+            as ``esrgan_x4``.
         ema: take the averaged weights of a file that has both, rather than the last ones.
+        scale: magnification, needed only where a file leaves it open: an RRDBNet with one upsampling layer is taken
+            for ×2 without it, and for ×3 with ``scale=3``.
 
     Returns:
         The network in evaluation mode, in float32, on the CPU. Its ``scale`` and ``architecture`` say what it is, its
         ``metadata`` where it comes from.
 
     Raises:
-        WeightsError: when the file holds no generator, with what it looks like instead.
+        WeightsError: when the file holds no generator, with what it looks like instead; when values are NaN or
+            infinite, with the tensor's name; when the scale is another one.
         FileNotFoundError: when there is neither such a file nor such a release.
         FetchError: when a release cannot be downloaded, with what to do.
     """
-    weights = read_weights(source, ema)
-    with torch.device("meta"):  # no time for an initialization that would be overwritten
-        generator = build_generator(weights.architecture)
-    _fill(generator, weights, source)
-    return generator.eval()
+    weights = read_weights(source, ema, scale)
+    fill(weights.network, weights.state)
+    weights.network.metadata = weights.metadata
+    return weights.network.eval()
 
 
 def load_weights_into(generator: Generator, source: str | Path) -> None:
@@ -81,32 +52,33 @@ def load_weights_into(generator: Generator, source: str | Path) -> None:
         WeightsError: when the architectures differ, naming what differs.
     """
     weights = read_weights(source)
-    with torch.device("meta"):
-        architecture = build_generator(weights.architecture).architecture  # with the defaults of older files
-    differences = differing_fields(architecture, generator.architecture)
+    if generator.scale == 3 and weights.network.scale == 2:
+        weights = read_weights(source, scale=3)  # shapes alone may leave that open
+    differences = differing_fields(weights.architecture, generator.architecture)
     if differences:
         listing = ", ".join(f"{key} is {theirs} in the file and {ours} here" for key, theirs, ours in differences)
         raise WeightsError(
             f"{source} holds another architecture: {listing}. "
             "Choose the generator that it was trained with (generator=…), or another file"
         )
-    _fill(generator, weights, source)
+    fill(generator, weights.state)
+    generator.metadata = weights.metadata
 
 
-def read_weights(source: str | Path, ema: bool = True) -> Weights:
-    """Read architecture, state dict and metadata of what :func:`load_generator` takes."""
+def read_weights(source: str | Path, ema: bool = True, scale: int | None = None) -> Weights:
+    """Read architecture, state dict and metadata of what :func:`load_generator` takes, with its arguments."""
     path = Path(source)
     if path.is_file():
-        return read_file(path, ema)
+        return read_file(path, ema, scale)
     if path.is_dir():
         if not (path / WEIGHTS).is_file():
             raise FileNotFoundError(
                 f"{path} is a folder without {WEIGHTS}; give a file, or a folder of save_pretrained"
             )
-        return read_file(path / WEIGHTS, ema)
+        return read_file(path / WEIGHTS, ema, scale)
     name = str(source).lower()
     if name in releases.RELEASES:
-        weights = read_file(releases.fetch(name), ema)
+        weights = read_file(releases.fetch(name), ema, scale)
         return weights._replace(metadata={**weights.metadata, **releases.metadata(name)})
     near = difflib.get_close_matches(name, releases.RELEASES, 1)
     hint = f"did you mean {near[0]}?" if near else f"known releases are {', '.join(releases.RELEASES)}"
@@ -139,12 +111,3 @@ def differing_fields(first: Architecture, second: Architecture) -> list[tuple[st
         return [("name", first.get("name"), second.get("name"))]
     keys = [*first, *(key for key in second if key not in first)]
     return [(key, first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)]
-
-
-def _fill(generator: Generator, weights: Weights, source: str | Path) -> None:
-    try:
-        meta = next(generator.parameters()).is_meta
-        generator.load_state_dict(weights.state, assign=meta)
-    except RuntimeError as error:
-        raise WeightsError(f"{source} does not fit its architecture: {error}") from error
-    generator.metadata = weights.metadata

@@ -1,103 +1,293 @@
-"""Open weight files, whatever they are called: what a file is, is read from its first bytes.
-
-Nothing in a file is ever executed: PyTorch files are read with ``weights_only=True``.
-"""
+"""Find a generator in what a file holds: under whatever names, and in whatever dictionaries, programs put it there."""
 
 import json
+import logging
 import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from esrgan_lit.networks import rrdbnet, srresnet  # noqa: F401 (a file may name their classes)
+from esrgan_lit.networks.building import build_within
+from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.hub import origin_of
-from esrgan_lit.weights.layouts import Architecture, State, WeightsError, canonical, infer_architecture
+from esrgan_lit.tensor_files import WeightsError, find_misfit, open_tensors, shown, usable
+from esrgan_lit.weights.layouts import FIRST_LAYERS, Architecture, State, canonical, infer_architecture
 
-# Where programs put a state dict in what they save, inside the file's dictionary …
-_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "generator", "netG", "net_g")
+_REMEDY = "Give a checkpoint of this library, or the weights of an RRDBNet (ESRGAN) or of an MSRResNet"
+_AVERAGED = re.compile(r"(^|[._-])(ema|averaged|swa|shadow)([._-]|$)", re.IGNORECASE)
+_GENERATOR = re.compile(r"(^|[._-])(g|gen|generator|net_?g)([._-]|$)", re.IGNORECASE)
+_DEEPEST = 12  # dictionaries in dictionaries that are looked through; checkpoints have two or three
+_MOST = 20  # places that are tried; checkpoints have one or two
+_PARTS = (
+    "body.",
+    "conv_",
+    "upconv",
+    "model.",
+    "RRDB_trunk.",
+    "trunk_",
+    "recon_trunk.",
+)  # of generators, in all layouts
+log = logging.getLogger(__name__)
 
-# … and before the names of its tensors. Averaged weights come first.
-_PREFIXES = ("ema.", "generator_ema.", "generator.", "net_g.", "netG.", "module.", "_orig_mod.")
-_AVERAGED = ("params_ema", "ema.", "generator_ema.")
-_AGAIN = "copy or download it again"
 
-# First bytes of files that are no weights, what they are, and what to do.
-_OTHER_FILES: tuple[tuple[bytes, str, str], ...] = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file that it stands for", "run `git lfs pull` beside it"),
-    (b"\x89PNG", "a PNG image", "give a file of weights"),
-    (b"\xff\xd8\xff", "a JPEG image", "give a file of weights"),
-    (b"GIF8", "a GIF image", "give a file of weights"),
-    (b"RIFF", "a WebP image or another RIFF file", "give a file of weights"),
-    (b"BM", "a BMP image", "give a file of weights"),
-    (b"II*\0", "a TIFF image", "give a file of weights"),
-    (b"MM\0*", "a TIFF image", "give a file of weights"),
-    (b"%PDF", "a PDF document", "give a file of weights"),
-    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
-    (b"7z\xbc\xaf", "a 7z archive", "unpack it first"),
-    (b"Rar!", "a RAR archive", "unpack it first"),
-    (b"\x89HDF", "an HDF5 file, as Keras writes them", "give weights of PyTorch"),
-    (b"7767517", "an ncnn network (.param)", "give the PyTorch weights that it was made from"),
-    (b"<?xml", "an XML file, such as OpenVINO's", "give the PyTorch weights that it was made from"),
-)
+class UnknownNetworkError(WeightsError):
+    """A file whose tensors are of no generator that is known here; other programs may know them."""
 
 
 class Weights(NamedTuple):
     """A generator as a file holds it.
 
     Attributes:
-        architecture: the class's name and its constructor's arguments.
-        state: tensors by the library's own names, in float32, on the CPU.
+        network: without memory for its weights (on the meta device).
+        state: tensors by the library's own names, in float32, on the CPU; they fit the network.
         metadata: what the file says of its origin, such as training data, steps and license.
     """
 
-    architecture: Architecture
+    network: Generator
     state: State
     metadata: dict[str, str]
 
+    @property
+    def architecture(self) -> Architecture:
+        """The class's name and its constructor's arguments."""
+        return self.network.architecture
 
-def read_file(path: Path, ema: bool = True) -> Weights:
+
+def build_generator(architecture: Mapping[str, Any], tensors: int) -> Generator:
+    """Build a generator from its ``architecture``, without memory for its weights.
+
+    Classes of other packages are found where they were imported before: a file of weights imports nothing.
+
+    Args:
+        architecture: the class's name and its constructor's arguments.
+        tensors: how many there are for it; a network with more of them is not built.
+
+    Raises:
+        WeightsError: when there is no such class, or it does not take these arguments; without the file's name.
+    """
+    arguments = dict(architecture)
+    name = str(arguments.pop("name", None))
+    known = known_generators()
+    if name not in known:
+        module = name.rpartition(".")[0]
+        remedy = (
+            f"import its module first (import {shown(module)}), or give the command --import {shown(module)}, if you "
+            "trust it"
+            if module
+            else f"known are {', '.join(sorted(known, key=lambda one: ('.' in one, one)))}"  # ours first
+        )
+        raise WeightsError(f"architecture {shown(name)!r} is not known; {remedy}")
+    try:
+        return build_within(lambda: known[name](**{str(key): value for key, value in arguments.items()}), tensors)
+    except WeightsError as error:
+        raise WeightsError(f"architecture {shown(dict(architecture), 300)} cannot be built: {error}") from error
+
+
+def known_generators() -> dict[str, type[Generator]]:
+    """Return the classes that files may name: this library's, and those of users' modules that were imported."""
+
+    def subclasses(kind: type[Generator]) -> Iterator[type[Generator]]:
+        for subclass in kind.__subclasses__():
+            yield subclass
+            yield from subclasses(subclass)
+
+    return {subclass.architecture_name: subclass for subclass in subclasses(Generator)}
+
+
+def read_file(path: Path, ema: bool = True, scale: int | None = None) -> Weights:
     """Read a generator's weights.
 
     Args:
         path: the file.
         ema: averaged weights where the file has both, rather than the last ones.
+        scale: magnification, where the file leaves it open: one upsampling layer of an RRDBNet may be ×2 or ×3.
 
     Raises:
-        WeightsError: when it holds no generator, with what it looks like instead.
+        WeightsError: when it holds no generator, with what it looks like instead; or one of another scale.
     """
-    content, header = _open(path)
+    content, header, held = open_tensors(path)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not weights; give a state dict or a checkpoint")
-    state = _tensors(content, ema)
-    state = {key: value.float() if value.is_floating_point() else value for key, value in canonical(state).items()}
+    tensors = _flatten(content)
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors. {_REMEDY}")
+    declared = _declared(path, content, header)
+    own = None
+    if declared is not None:
+        try:
+            own = build_generator(declared, len(tensors))
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from error
+    place, network, state = _choose(path, tensors, own, ema, scale)
+    if scale is not None and network.scale != scale:
+        raise WeightsError(f"{path} enlarges {network.scale} times, not {scale} times; leave the scale out")
+    state = usable({key: state[key] for key in network.state_dict() if key in state}, held, path)
+    measured = _is_averaged(place) or not any(map(_is_averaged, _places(tensors, own)))
+    return Weights(network, state, _describe(content, header, measured))
+
+
+class _Entry(NamedTuple):
+    """A tensor, and the dictionary that it stands in."""
+
+    tensor: Tensor
+    home: str
+
+
+def _flatten(content: Mapping[Any, Any]) -> dict[str, _Entry]:
+    """Return all tensors of dictionaries in dictionaries, by their keys joined with points; each dictionary once."""
+    found: dict[str, _Entry] = {}
+    queue: deque[tuple[str, int, Mapping[Any, Any]]] = deque([("", 0, content)])
+    seen = {id(content)}
+    while queue:
+        home, depth, mapping = queue.popleft()
+        for key, value in mapping.items():
+            if not isinstance(key, str | int):
+                continue
+            name = f"{home}{key}"
+            if isinstance(value, Tensor):
+                # compiled networks, or parts of them, have names of their own
+                found.setdefault(re.sub(r"(^|(?<=\.))_orig_mod\.", "", name), _Entry(value, home))
+            elif isinstance(value, Mapping) and depth < _DEEPEST and id(value) not in seen:
+                seen.add(id(value))
+                queue.append((f"{name}.", depth + 1, value))
+    return found
+
+
+def _declared(path: Path, content: Mapping[Any, Any], header: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the architecture that a file names, if it is one of this library's or of a user's class."""
     architecture = header.get("architecture") or content.get("architecture")
     if isinstance(architecture, str):
         architecture = _json_or_none(architecture)
-    inside = content.get("metadata")  # of our own .pth files
-    metadata = origin_of({**header, **inside} if isinstance(inside, Mapping) else header)
-    if "config" in content and "global_step" in content:  # a training checkpoint of this library
-        metadata |= _describe_training(content)
-    if not isinstance(architecture, Mapping) or "name" not in architecture:
+    if not isinstance(architecture, Mapping) or not isinstance(name := architecture.get("name"), str):
+        return None
+    known = known_generators()
+    theirs = "." in name and name.rpartition(".")[2] not in known  # a user's, whose module has to be imported
+    if name in known or theirs:
+        return {str(key): value for key, value in architecture.items()}
+    log.warning("%s: architecture %s is not known here; it is read from the shapes", path, shown(name))
+    return None
+
+
+def _choose(
+    path: Path, tensors: Mapping[str, _Entry], own: Generator | None, ema: bool, scale: int | None
+) -> tuple[str, Generator, State]:
+    """Return the generator that is meant: what its tensors' names begin with in the file, itself, its tensors.
+
+    Args:
+        path: of the file, for messages.
+        tensors: all that are in the file.
+        own: what the file says that it is, or None.
+        ema: averaged weights rather than the last ones.
+        scale: that is asked for.
+    """
+    places = _places(tensors, own)
+    places.sort(key=lambda place: (_is_averaged(place) != ema, not _GENERATOR.search(place)))
+    found: dict[str, tuple[Generator, State]] = {}
+    refusals = []
+    for place in places[:_MOST]:
+        if found and _is_averaged(place) != _is_averaged(next(iter(found))):
+            continue  # averaged or not was the user's choice
+        state = {key.removeprefix(place): entry.tensor for key, entry in tensors.items() if key.startswith(place)}
         try:
-            architecture = infer_architecture(state)
+            found[place] = _fit(state, own, scale)
         except WeightsError as error:
-            raise WeightsError(
-                f"{path} holds {error}. Give a checkpoint of this library, or the weights of an RRDBNet (ESRGAN) or "
-                "of an MSRResNet"
-            ) from error
-    return Weights(dict(architecture), state, metadata)
+            refusals.append(str(error))
+    if not found:
+        raise UnknownNetworkError(f"{path} holds {refusals[0] if refusals else _look(tensors)}. {_REMEDY}")
+    place, *others = found
+    network, state = found[place]
+    if others:
+        named = [shown(one.rstrip(".") or "what stands outside") for one in (place, *others)]
+        log.warning("%s holds several generators: %s is read, not %s", path, named[0], ", ".join(named[1:]))
+    home = next(entry.home for key, entry in tensors.items() if key.startswith(place))
+    beside = {key.removeprefix(place): entry for key, entry in tensors.items() if key.startswith(place)}
+    beside = {key: entry.tensor for key, entry in beside.items() if entry.home == home}
+    _warn_of_extra(path, beside if network is own and state.keys() == beside.keys() else canonical(beside), network)
+    return place, network, state
 
 
-def _describe_training(checkpoint: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a training checkpoint says of itself, as a safetensors header holds it: strings, no whole paths."""
-    config = checkpoint["config"] if isinstance(checkpoint["config"], Mapping) else {}
-    data = config.get("data", {})
-    metadata = {"steps": str(checkpoint["global_step"])}
+def _places(tensors: Mapping[str, _Entry], own: Generator | None) -> list[str]:
+    """Return what stands before the names of generators in the file: where a first layer is."""
+    first = FIRST_LAYERS if own is None else (*FIRST_LAYERS, next(iter(own.state_dict())))
+    found = re.compile(rf"(.*[^A-Za-z0-9])?({'|'.join(map(re.escape, first))})", re.DOTALL)
+    return list(dict.fromkeys(match[1] or "" for key in tensors if (match := found.fullmatch(key))))
+
+
+def _is_averaged(place: str) -> bool:
+    return bool(_AVERAGED.search(place))
+
+
+def _fit(state: State, own: Generator | None, scale: int | None) -> tuple[Generator, State]:
+    """Return the network that tensors belong to, and the tensors by its names; WeightsError where there is none."""
+    if own is None or "." not in own.architecture_name:
+        state = canonical(state)
+    network = own
+    if network is None:
+        network = build_generator(infer_architecture(state, scale), len(state))
+    if misfit := find_misfit(network, state):
+        if own is None:
+            raise WeightsError(f"an {network.architecture_name} that is not whole: {misfit}")
+        raise WeightsError(f"another network than it says ({shown(own.architecture, 300)}): {misfit}")
+    return network, state
+
+
+def _warn_of_extra(path: Path, state: State, network: Generator) -> None:
+    """Warn of tensors that a network has no place for; refuse those in its own parts, which make it another network."""
+    expected = network.state_dict()
+    extra = [key for key in state if key not in expected]
+    inside = [key for key in extra if key.startswith(_PARTS)]
+    if inside:
+        raise UnknownNetworkError(
+            f"{path} holds an unknown form of {network.architecture_name}: it has {shown(inside[0])}"
+            + f" and {len(inside) - 1} more such tensors" * (len(inside) > 1)
+            + f", without which its images would be others. {_REMEDY}"
+        )
+    if extra:
+        named = ", ".join(map(shown, extra[:5])) + f" and {len(extra) - 5} more" * (len(extra) > 5)
+        log.warning("%s: not part of the generator and left out: %s", path, named)
+
+
+def _look(tensors: Mapping[str, _Entry]) -> str:
+    """Say what tensors look like in which there is no generator."""
+    state = {key: entry.tensor for key, entry in tensors.items()}
+    common = r"(params|params_ema|state_dict|model_state_dict|model|module|generator|net_?[gGdD]|discriminator)\."
+    while state and all(re.match(common, key) for key in state):
+        state = {re.sub(f"^{common}", "", key): value for key, value in state.items()}
+    try:
+        infer_architecture(canonical(state))
+    except WeightsError as error:
+        return str(error)
+    return "no network that is known here"
+
+
+# What files say of themselves
+
+
+def _describe(content: Mapping[Any, Any], header: Mapping[str, str], measured: bool) -> dict[str, str]:
+    """Return what a file says of its origin, as a safetensors header holds it: strings.
+
+    Args:
+        content: of the file.
+        header: of a safetensors file.
+        measured: whether the weights that are taken are those that the file's figures were measured with.
+    """
+    inside = content.get("metadata")  # of our own .pth files
+    said = {**header, **inside} if isinstance(inside, Mapping) else header
+    metadata = origin_of({str(key): str(value) for key, value in said.items() if isinstance(value, str | int | float)})
+    if isinstance(content.get("config"), Mapping) and isinstance(content.get("global_step"), int):
+        metadata |= _describe_training(content, measured)
+    return metadata
+
+
+def _describe_training(checkpoint: Mapping[Any, Any], measured: bool) -> dict[str, str]:
+    """Return what a training checkpoint of this library says of itself: no whole paths, its own iteration's figures."""
+    config, steps = checkpoint["config"], checkpoint["global_step"]
+    metadata = {"steps": str(steps)}
+    data = config.get("data")
     if isinstance(data, Mapping) and (sources := data.get("train")):
         sources = sources if isinstance(sources, list | tuple) else [sources]
         named = [
@@ -106,106 +296,16 @@ def _describe_training(checkpoint: Mapping[str, Any]) -> dict[str, str]:
             if isinstance(source, str | Mapping)
         ]
         metadata["training_data"] = ", ".join(dict.fromkeys(named))
-    scores = {}
-    for callback in checkpoint.get("callbacks", {}).values():
-        if isinstance(callback, Mapping) and callback.get("monitor") and callback.get("current_score") is not None:
-            scores[callback["monitor"]] = float(callback["current_score"])
-    if scores:
-        metadata["metrics"] = json.dumps(scores)
-    if config.get("name"):
-        metadata["experiment"] = str(config["name"])
+    figures = checkpoint.get("figures")
+    if measured and isinstance(figures, Mapping) and figures and checkpoint.get("validated_at") == steps:
+        metadata["metrics"] = ", ".join(f"{shown(name)} {shown(value)}" for name, value in figures.items())
+    if isinstance(name := config.get("name"), str):
+        metadata["experiment"] = name
     return metadata
-
-
-# Opening
-
-
-def _open(path: Path) -> tuple[Any, dict[str, str]]:
-    """Return what is in a file, and the header of a safetensors file."""
-    with path.open("rb") as file:
-        begin = file.read(4096)
-    size = path.stat().st_size
-    if not begin:
-        raise WeightsError(f"{path} is empty; {_AGAIN}")
-    if begin[4:9] == b"\0\0\0\0{":  # a length below 4 GB, then JSON; first, since a length may look like anything
-        return _read_safetensors(path, size, int.from_bytes(begin[:8], "little"))
-    for magic, what, remedy in _OTHER_FILES:
-        if begin.startswith(magic):
-            raise WeightsError(f"{path} is {what}; {remedy}")
-    if begin.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise WeightsError(f"{path} is an HTML page, such as a login or an error; download the file behind it")
-    if begin.startswith(b"PK"):
-        return _read_zip(path), {}
-    if begin.startswith(b"\x80") or begin.startswith(b"}q"):
-        return _read_pickle(path), {}
-    if begin[:1] == b"\x08" and begin[2:3] == b"\x12":  # ir_version, then producer_name
-        raise WeightsError(f"{path} is an ONNX network; give the PyTorch weights that it was made from")
-    raise WeightsError(
-        f"{path} is neither a safetensors nor a PyTorch file (it begins with {begin[:8]!r}); {_AGAIN} if it should be"
-    )
-
-
-def _read_safetensors(path: Path, size: int, header: int) -> tuple[State, dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
-        reason = f"its header has {header} bytes, the whole file {size}" if header + 8 > size else error
-        raise WeightsError(f"{path} is no whole safetensors file ({reason}); {_AGAIN}") from error
-
-
-def _read_zip(path: Path) -> Any:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.partition("/")[2] for name in archive.namelist()]
-    except zipfile.BadZipFile as error:
-        raise WeightsError(f"{path} is no whole PyTorch file, it ends too early ({error}); {_AGAIN}") from error
-    if any(name.startswith("models/") for name in names):
-        raise WeightsError(f"{path} is a program of torch.export (.pt2); give the weights that it was made from")
-    if "constants.pkl" in names:
-        raise WeightsError(f"{path} is a TorchScript program; give the weights that it was made from")
-    if "data.pkl" not in names:
-        raise WeightsError(f"{path} is a ZIP archive without weights of PyTorch; unpack it first")
-    return _read_pickle(path)
-
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        # By the path, PyTorch would go by the suffix. What it warns of, it then refuses or reads.
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a file that is none of its own
-        found = re.search(r"(GLOBAL [\w.]+|[Uu]nsupported (class|operand|global) [\w. ]+)", str(error))
-        if found or "Weights only load failed" in str(error):
-            raise WeightsError(
-                f"{path} holds other Python objects than tensors{f' ({found[0].strip()})' if found else ''}, and "
-                "reading them could run any program. If you trust its origin, take the tensors out where its own "
-                "program runs: torch.save({'state_dict': content['state_dict']}, FILE)"
-            ) from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} is no whole PyTorch file ({reason}); {_AGAIN}") from error
-
-
-# What programs wrap weights in
-
-
-def _tensors(content: Mapping[str, Any], ema: bool) -> State:
-    """Return the generator's tensors, out of dictionaries in dictionaries and without prefixes."""
-    while wrapper := next((name for name in _ordered(_WRAPPERS, ema) if isinstance(content.get(name), Mapping)), None):
-        content = content[wrapper]
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    while prefix := next((p for p in _ordered(_PREFIXES, ema) if any(key.startswith(p) for key in state)), None):
-        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return state
-
-
-def _ordered(names: tuple[str, ...], ema: bool) -> list[str]:
-    """Return the names with those of averaged weights first, or last."""
-    return sorted(names, key=lambda name: (name in _AVERAGED) != ema)
 
 
 def _json_or_none(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
