@@ -201,7 +201,7 @@ def test_signals_are_given_back(
     """Or a notebook, or the next job of a sweep, could no longer be stopped."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     if fails:
-        monkeypatch.setattr("esrgan_lit.training.stages.PsnrStage.raw_terms", lambda *_: 1 / 0)
+        monkeypatch.setattr("esrgan_lit.training.stages.PsnrStage.training_step", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(configure("psnr_rrdb23"))
     else:

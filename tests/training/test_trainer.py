@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_module
-from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, open_dict
 from PIL import Image
 
@@ -58,15 +58,15 @@ def test_wandb_is_offline_without_a_key(
 
 
 def test_messages_for_bad_configurations(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="crop 130 is not a multiple of scale 4"):
+    with pytest.raises(ValueError, match="crop=130 does not fit scale 4; give crop=128 or crop=132"):
         train(configure("psnr_rrdb23", "crop=130"))
-    with pytest.raises(ValueError, match="crop 48 is not a multiple of 32"):
+    with pytest.raises(ValueError, match="crop=48 does not fit scale 4 and the discriminator; give crop=32 or crop=64"):
         train(configure("gan_rrdb23", "crop=48"))
     with pytest.raises(ValueError, match=r"stage\.start_from is not set"):
         train(configure("gan_rrdb23", "stage.start_from=null"))
     with pytest.raises(ValueError, match=r"resume: none\.ckpt is no file"):
         train(configure("psnr_rrdb23", "resume=none.ckpt"))
-    with pytest.raises(InstantiationException, match=r"unexpected keyword argument 'ema_dcay'"):
+    with pytest.raises(ValueError, match=r"takes no ema_dcay; did you mean ema_decay\?"):
         train(configure("psnr_rrdb23", "+stage.ema_dcay=0.9"))
     config = configure("psnr_rrdb23")
     with open_dict(config):

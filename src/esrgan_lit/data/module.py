@@ -20,6 +20,7 @@ from esrgan_lit.data.photographs import FaultPolicy, Photograph, check_images, l
 from esrgan_lit.degradations.bicubic import Bicubic, LowResForm
 from esrgan_lit.degradations.pairs import Crops, Degradation, make_pairs
 from esrgan_lit.images.listing import list_images
+from esrgan_lit.overrides import as_override
 from esrgan_lit.private_api import batches_begun
 from esrgan_lit.resize import Boundary
 
@@ -86,6 +87,8 @@ class PairDataModule(L.LightningDataModule):
         for name, number, usual in (("batch", batch, 16), ("texture_candidates", texture_candidates, 1)):
             if number < 1:
                 raise ValueError(f"{name} {number} is not positive; the usual is {usual}")
+        if workers is not None and workers < 0:
+            raise ValueError(f"workers {workers} is negative; give 0 for a thread, or null to choose by what is read")
         self.sources = train
         self.validation_sources = validation
         self.validation_low_res = validation_low_res
@@ -102,6 +105,22 @@ class PairDataModule(L.LightningDataModule):
         self.seed = seed
         self.photographs: list[Photograph] = []
         self.images: ImageDataset | None = None
+
+    def list_files(self) -> None:
+        """Find the files of every source, without reading any.
+
+        Raises:
+            ValueError: for a source that does not exist or holds no image, and for partners that do not pair up.
+        """
+        named = {"data.train": self.sources, "data.validation": self.validation_sources}
+        for setting, sources in (named | {"data.validation_low_res": self.validation_low_res}).items():
+            if sources is None:
+                continue
+            if not (paths := as_paths(sources)):
+                raise ValueError(f"{setting} is empty; give {as_override(setting, ['FOLDER'])}")
+            for source in paths:
+                if not is_packed(source):
+                    list_images([source], setting)
 
     def setup(self, stage: str) -> None:
         """List and check all images, before training starts."""
@@ -175,6 +194,13 @@ class PairDataModule(L.LightningDataModule):
         return self.trainer
 
 
+def as_paths(sources: str | Path | Sequence[Any]) -> list[Path]:
+    """Return the paths of one source, or of several, of which each may be such a list itself."""
+    if isinstance(sources, str | Path):
+        return [Path(sources)]
+    return [path for source in sources for path in as_paths(source)]
+
+
 def open_images(
     sources: Sequence[str | Path], setting: str, unreadable: FaultPolicy, cache: str | Path | None = None
 ) -> list[Photograph]:
@@ -186,10 +212,8 @@ def open_images(
         unreadable: what to do with files that do not decode.
         cache: folder in which the files of each source are packed; None to read the files.
     """
-    if isinstance(sources, str | Path):
-        sources = [sources]
     images: dict[Path, Photograph] = {}
-    for source in map(Path, sources):
+    for source in as_paths(sources):
         found: Sequence[Photograph]
         if is_packed(source):
             found = PackedImages(source).images()

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from esrgan_lit import private_api
@@ -164,9 +165,9 @@ class Stage(L.LightningModule):
         """
         before.restore_if(skipped)
         self.update_ema()
-        schedules = cast(list[LRScheduler] | LRScheduler, self.lr_schedulers())
-        for schedule in schedules if isinstance(schedules, list) else [schedules]:
-            schedule.step()
+        for schedule in self._schedules():
+            if not isinstance(schedule, ReduceLROnPlateau):  # which waits for a validation
+                schedule.step()
         kind = self.sums.dtype
         rows = [[(part | norms)[name].to(kind) for name in self.terms] for part in parts]
         vector = torch.stack([torch.stack(row) for row in rows]).mean(0)
@@ -177,6 +178,34 @@ class Stage(L.LightningModule):
         self.skipped[1] *= skipped
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
             self._log_terms(batch)
+
+    def schedule(self, make: SchedulerFactory, optimizer: Optimizer) -> LRScheduler:
+        """Make a learning-rate schedule; one that waits for a plateau waits for one of the first metric.
+
+        Args:
+            make: makes it.
+            optimizer: whose rate it sets.
+
+        Raises:
+            ValueError: where its ``mode`` would lower the rate while the metric gets better.
+        """
+        made = make(optimizer)
+        name, metric = next(iter(self.validation.metrics.items()), (None, None))
+        if not isinstance(made, ReduceLROnPlateau) or metric is None:
+            return made
+        mode = "max" if metric.higher_is_better else "min"
+        if made.mode == mode:
+            return made
+        if not isinstance(make, partial) or "mode" in make.keywords:
+            raise ValueError(
+                f"stage.scheduler.mode={made.mode} waits while {name} gets worse; give ++stage.scheduler.mode={mode}"
+            )
+        return make(optimizer, mode=mode)
+
+    def _schedules(self) -> list[LRScheduler]:
+        """Return the learning-rate schedules, of which there may be none."""
+        schedules = cast(list[LRScheduler] | LRScheduler | None, self.lr_schedulers())
+        return schedules if isinstance(schedules, list) else [] if schedules is None else [schedules]
 
     @torch.no_grad()
     def update_ema(self) -> None:
@@ -235,13 +264,18 @@ class Stage(L.LightningModule):
         return output
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means, and note that this iteration's validation is complete."""
+        """Log the means, step the schedules that wait for them, and note that this validation is complete."""
         figures = self.validation.compute()
         for name, figure in figures.items():
             self.log(f"val/{name}", figure, prog_bar=name == "psnr_y")
-        if not self.trainer.sanity_checking:
-            self.validated_at = self.trainer.global_step
-            self.figures = self.validation.describe(figures)
+        if self.trainer.sanity_checking:
+            return
+        first = next(iter(figures.values()), None)  # of stage.validation.metrics
+        for schedule in self._schedules():
+            if isinstance(schedule, ReduceLROnPlateau) and first is not None:
+                schedule.step(first)
+        self.validated_at = self.trainer.global_step
+        self.figures = self.validation.describe(figures)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a reader needs to build the generator, and how it was trained, as plain containers."""

@@ -78,7 +78,7 @@ class OptimizerStep:
         self.stage = stage
         self.trainer = stage.trainer
         self.options = options
-        self.parameters = parameters
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]  # others are frozen
         self.gradients: list[Tensor] = []
         self.parts = 0
         self._averaging: Any = None
@@ -94,7 +94,12 @@ class OptimizerStep:
         loss = loss * torch.where(loss.detach().isfinite(), 1 / self.options.accumulate, torch.nan)
         self.scale = self._loss_scale()  # the same for all parts
         loss = self.trainer.precision_plugin.pre_backward(loss, self.stage)  # scales it under fp16
-        gradients = list(torch.autograd.grad(loss, self.parameters, retain_graph=retain_graph))
+        # Of parameters that this loss does not use, zeros.
+        gradients = list(
+            torch.autograd.grad(
+                loss, self.parameters, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
+            )
+        )
         if self.gradients:
             self.gradients = [total + more for total, more in zip(self.gradients, gradients, strict=True)]
         else:

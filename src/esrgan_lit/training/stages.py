@@ -24,7 +24,7 @@ class PsnrStage(Stage):
     Args:
         generator: network to train, with an integer ``scale``.
         optimizer: makes the optimizer of its parameters.
-        scheduler: makes the learning-rate schedule, stepped every iteration.
+        scheduler: makes the learning-rate schedule, stepped every iteration; None for a constant rate.
         ema_decay: of the running average of the weights; None for none.
         start_from: weights to start from; None or ``scratch`` for the network as initialized.
         options: how steps are taken.
@@ -37,7 +37,7 @@ class PsnrStage(Stage):
         self,
         generator: Generator,
         optimizer: OptimizerFactory,
-        scheduler: SchedulerFactory,
+        scheduler: SchedulerFactory | None,
         ema_decay: float | None,
         start_from: str | Path | None = None,
         options: StepOptions = StepOptions(),  # noqa: B008 (frozen)
@@ -72,7 +72,9 @@ class PsnrStage(Stage):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make one optimizer and one schedule, counted in iterations."""
         optimizer = self.optimizer(self.generator.parameters())
-        schedule = {"scheduler": self.scheduler(optimizer), "name": "learning_rate"}
+        if self.scheduler is None:
+            return cast(OptimizerLRScheduler, ([optimizer], []))
+        schedule = {"scheduler": self.schedule(self.scheduler, optimizer), "name": "learning_rate"}
         return cast(OptimizerLRScheduler, ([optimizer], [schedule]))
 
 
@@ -90,7 +92,7 @@ class GanStage(Stage):
         loss_weights: of the generator's terms by name, ``adversarial`` among them; a term without one weighs 1.
         optimizer: makes the generator's optimizer.
         discriminator_optimizer: makes the discriminator's.
-        scheduler: makes the generator's learning-rate schedule, stepped every iteration.
+        scheduler: makes the generator's learning-rate schedule, stepped every iteration; None for a constant rate.
         discriminator_scheduler: makes the discriminator's.
         ema_decay: of the running average of the generator's weights; None for none.
         start_from: a checkpoint of stage 1 or any generator's weights; ``scratch`` to go without.
@@ -111,8 +113,8 @@ class GanStage(Stage):
         loss_weights: Mapping[str, float] | None,
         optimizer: OptimizerFactory,
         discriminator_optimizer: OptimizerFactory,
-        scheduler: SchedulerFactory,
-        discriminator_scheduler: SchedulerFactory,
+        scheduler: SchedulerFactory | None,
+        discriminator_scheduler: SchedulerFactory | None,
         ema_decay: float | None,
         start_from: str | Path | None,
         options: StepOptions = StepOptions(),  # noqa: B008 (frozen)
@@ -174,9 +176,12 @@ class GanStage(Stage):
         """Make the generator's, then the discriminator's; both schedules are counted in iterations."""
         make_optimizers, make_schedulers = self.factories
         optimizers = [make(net.parameters()) for make, net in zip(make_optimizers, self.networks(), strict=True)]
-        schedulers = [make(optimizer) for make, optimizer in zip(make_schedulers, optimizers, strict=True)]
         names = "learning_rate", "discriminator_learning_rate"
-        named = [{"scheduler": schedule, "name": name} for schedule, name in zip(schedulers, names, strict=True)]
+        named = [
+            {"scheduler": self.schedule(make, optimizer), "name": name}
+            for make, optimizer, name in zip(make_schedulers, optimizers, names, strict=True)
+            if make is not None
+        ]
         return cast(OptimizerLRScheduler, (optimizers, named))
 
     def _means(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,18 +4,18 @@ import difflib
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from esrgan_lit.data.module import PairDataModule
-from esrgan_lit.metrics.metric import MetricUnavailableError
 from esrgan_lit.training.base_stage import SCRATCH, Stage
 from esrgan_lit.training.checkpointing import find_checkpoint, find_fault, save_last
+from esrgan_lit.training.checks import check_crop, check_fits, check_parts
+from esrgan_lit.training.settings import build, check_set, check_settings, take_shipped_parts_along
 from esrgan_lit.training.validation import BOUNDED
 from esrgan_lit.training.wandb import TolerantWandbLogger
 
@@ -56,36 +56,52 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
         ValueError: for what is wrong with the configuration.
         OSError: for files that are not there.
         MetricUnavailableError: when a metric's weights or package are missing.
-        InstantiationException: for arguments that a ``_target_`` does not take.
     """
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
     _check_keys(config)
     take_old_names(config)
+    take_shipped_parts_along(config)
+    check_set(config)
+    settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    check_settings(settings)
     if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
         raise ValueError("trainer.accelerator is gpu, but PyTorch finds no GPU here; train on the CPU with trainer=cpu")
-    settings = OmegaConf.to_container(config, resolve=True)
+    check_crop(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
-    data = _build(config.data)
-    data.setup("fit")
+    data: PairDataModule = build(config.data, "data")
+    data.list_files()
     config.resume = _where_to_resume(config)
     if config.resume is not None:
         config.stage.start_from = SCRATCH  # the checkpoint brings the weights
-    stage = _build(config.stage)
+    stage: Stage = build(config.stage, "stage")
     stage.config = settings
+    check_parts(stage, config.data.batch, config.crop, config.data.validation is not None)
+    if config.resume is not None:
+        check_fits(config.resume, stage)
     options = dict(config.trainer)
-    monitors = options.pop("callbacks")
-    for name, part in monitors.items():
+    callbacks, loggers = _parts(options.pop("callbacks", None)), _parts(options.pop("logger", None))
+    for name, part in callbacks.items():
         if str(part.get("monitor")).startswith("val/"):
             stage.validation.check_monitor(part.monitor, part.get("mode", "min"), f"trainer.callbacks.{name}")
-    callbacks = [_build(part) for part in monitors.values()]
-    loggers = [_build(part) for part in options.pop("logger").values()]
-    for logger in loggers:
-        logger.log_hyperparams(settings)
+    made = [build(part, f"trainer.callbacks.{name}") for name, part in callbacks.items()]
+    if not loggers:  # there is nothing to log it to, and it would refuse to begin
+        made = [callback for callback in made if not isinstance(callback, LearningRateMonitor)]
     options["val_check_interval"] = min(config.trainer.val_check_interval, config.trainer.max_steps)
-    trainer = instantiate(OmegaConf.create(options), callbacks=callbacks, logger=loggers, _convert_="all")
+    trainer: L.Trainer = build(OmegaConf.create(options), "trainer", callbacks=made, logger=False)
+    data.setup("fit")  # decodes every image, or packs them: everything else has been checked
+    trainer.loggers = [build(part, f"trainer.logger.{name}") for name, part in loggers.items()]
+    for logger in trainer.loggers:
+        logger.log_hyperparams(settings)
     return trainer, stage, data
+
+
+def _parts(group: DictConfig | bool | None) -> dict[str, DictConfig]:
+    """Return the parts of a group by name, without those that were set to null; none where the group is."""
+    return (
+        {str(name): part for name, part in group.items() if part is not None} if isinstance(group, DictConfig) else {}
+    )
 
 
 def _where_to_resume(config: DictConfig) -> str | None:
@@ -157,8 +173,10 @@ def _check_keys(config: DictConfig) -> None:
 
 def take_old_names(config: DictConfig) -> None:
     """Take the last release's names of settings, with a warning that says what to give instead."""
-    validation, health = config.stage.validation, config.trainer.callbacks.get("health")
-    if health is not None and "colour_levels" in health:
+    validation, health = config.stage.get("validation"), (config.trainer.callbacks or {}).get("health")
+    if not isinstance(validation, DictConfig):
+        return
+    if isinstance(health, DictConfig) and "colour_levels" in health:
         log.warning("colour_levels is taken for this release only; give +trainer.callbacks.health.color_levels instead")
         with open_dict(health):
             health.color_levels = health.pop("colour_levels")
@@ -176,13 +194,3 @@ def take_old_names(config: DictConfig) -> None:
         "trainer.callbacks.best.mode=%s 'stage.validation.metrics=[%s]' instead",
         *(name, best.monitor, best.mode, ",".join(map(str, validation.metrics))),
     )
-
-
-def _build(part: DictConfig) -> Any:
-    """Make what a ``_target_`` names; where its constructor refuses a value, its own error is raised, not Hydra's."""
-    try:
-        return instantiate(part, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError | OSError | MetricUnavailableError):
-            raise error.__cause__ from None
-        raise
