@@ -19,7 +19,8 @@ from esrgan_lit.networks.generator import Generator
 from esrgan_lit.overrides import as_override
 from esrgan_lit.training.base_stage import Stage
 from esrgan_lit.training.settings import one_line
-from esrgan_lit.weights.load import build_generator, differing_fields
+from esrgan_lit.weights.load import differing_fields
+from esrgan_lit.weights.reading import build_generator
 
 _MOST_CROP = 1024  # up to where a crop that fits is looked for
 _BATCH_NORM = "Expected more than 1 value per channel"
@@ -134,8 +135,7 @@ def _check_architecture(generator: nn.Module) -> None:
                 "values (numbers, text, lists) and make the rest of them"
             )
     try:
-        with torch.device("meta"):
-            built = build_generator(generator.architecture)
+        built = build_generator(generator.architecture, len(generator.state_dict()))
         other = {key: value.shape for key, value in built.state_dict().items()}
     except Exception as error:  # whatever a constructor of one's own raises
         raise ValueError(f"generator cannot be built anew from a checkpoint: {one_line(error)} ({how})") from error
