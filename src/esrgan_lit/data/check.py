@@ -10,21 +10,20 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from tqdm import tqdm
 
 from esrgan_lit.data.duplicates import Fingerprint, find_copies, fingerprint, measure_texture, was_jpeg
 from esrgan_lit.data.kernels import EXPECTED, find_kernel
 from esrgan_lit.data.pairing import is_shrunk, match_names
 from esrgan_lit.data.photographs import Photograph
+from esrgan_lit.images.jpeg import luma_quantization
 from esrgan_lit.images.listing import list_images
-from esrgan_lit.images.reading import read_image
+from esrgan_lit.images.picture import Decoded, has_alpha
+from esrgan_lit.images.reading import as_rgb, decode, read_image, size_of
 
 Severity = Literal["error", "warning"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 
 # Mean of the luma quantization table of the JPEG standard (Annex K), which is quality 50.
 _STANDARD_QUANTIZATION = 57.625
@@ -176,14 +175,15 @@ def _inspect(path: Path, crop: int) -> tuple[_Known | None, list[Finding]]:
     try:
         if not path.stat().st_size:
             return None, [Finding(path, Fault.EMPTY)]
-        pixels = read_image(path)
-        with Image.open(path) as header:
-            found = _judge_header(header)
+        decoded = decode(path)
+        pixels = as_rgb(decoded)
+        found = _judge(decoded, luma_quantization(path))
     except Exception as error:  # whatever a damaged file provokes must not stop the run
-        cause = error.__cause__ or error
-        faults = {UnidentifiedImageError: Fault.NOT_AN_IMAGE, Image.DecompressionBombError: Fault.BOMB}
-        fault = faults.get(type(cause), Fault.DAMAGED)
-        return None, [Finding(path, fault, "" if fault is Fault.NOT_AN_IMAGE else str(cause))]
+        height, width = size_of(path)
+        fault = Fault.NOT_AN_IMAGE if isinstance(error, UnidentifiedImageError) else Fault.DAMAGED
+        if Image.MAX_IMAGE_PIXELS and height * width > 2 * Image.MAX_IMAGE_PIXELS:  # as far as Pillow goes
+            fault = Fault.BOMB
+        return None, [Finding(path, fault, "" if fault is Fault.NOT_AN_IMAGE else str(error))]
     height, width = pixels.shape[:2]
     if min(height, width) < crop:
         found[Fault.TOO_SMALL] = f"{width}×{height}, crop {crop}"
@@ -200,25 +200,28 @@ def _inspect(path: Path, crop: int) -> tuple[_Known | None, list[Finding]]:
     return known, [Finding(path, fault, detail) for fault, detail in found.items()]
 
 
-def _judge_header(header: ImageFile) -> dict[Fault, str]:
+def _judge(decoded: Decoded, quantization: float | None) -> dict[Fault, str]:
+    """Say what is to be known of a file's samples.
+
+    Args:
+        decoded: as they are stored.
+        quantization: mean step of a JPEG file's luma, None of others.
+    """
     found = {}
-    mode = header.mode
-    if mode in ("1", "L", "LA", "La") or mode.startswith("I"):
-        found[Fault.GREYSCALE] = f"mode {mode}"
-    if mode in ("P", "PA"):
-        found[Fault.PALETTE] = f"mode {mode}"
-    if mode == "CMYK":
+    if decoded.kind == "gray":
+        found[Fault.GREYSCALE] = "one channel"
+    if decoded.kind == "palette":
+        found[Fault.PALETTE] = ""
+    if decoded.kind == "CMYK":
         found[Fault.CMYK] = ""
-    # 16-bit colour is reduced while Pillow decodes; only the raw mode that it decodes from tells.
-    raw_modes = [tile.args if isinstance(tile.args, str) else str((tile.args or [""])[0]) for tile in header.tile]
-    if mode[0] == "I" or any(raw.startswith(("RGB", "LA")) and ";16" in raw for raw in raw_modes):
-        found[Fault.DEEP] = f"mode {mode}, stored as {', '.join(raw_modes)}"
-    if header.has_transparency_data:
-        found[Fault.ALPHA] = f"mode {mode}"
-    if (orientation := header.getexif().get(_ORIENTATION, 1)) != 1:
-        found[Fault.TURNED] = f"orientation {orientation}"
-    if isinstance(header, JpegImageFile):
-        percent = 100 * float(np.mean(header.quantization[0])) / _STANDARD_QUANTIZATION  # libjpeg's rule, inverted
+    if decoded.bits > 8:
+        found[Fault.DEEP] = f"{decoded.bits} bits"
+    if has_alpha(decoded.picture.pixels):
+        found[Fault.ALPHA] = ""
+    if decoded.orientation != 1:
+        found[Fault.TURNED] = f"orientation {decoded.orientation}"
+    if quantization is not None:
+        percent = 100 * quantization / _STANDARD_QUANTIZATION  # libjpeg's rule, inverted
         quality = 100 - percent / 2 if percent <= 100 else 5000 / percent
         found[Fault.JPEG] = f"quality about {quality:.0f}"
     return found

@@ -49,3 +49,23 @@ def to_levels(image: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     if np.dtype(dtype).kind == "f":
         return image
     return round_to_levels(torch.from_numpy(image), np.iinfo(dtype).max).numpy().astype(dtype)
+
+
+def from_samples(samples: np.ndarray, most: int) -> np.ndarray:
+    """Convert whole numbers 0 … ``most`` to levels: uint8, or uint16 where ``most`` is more than 255.
+
+    Args:
+        samples: unsigned; what is more than ``most`` counts as ``most``.
+        most: what white is stored as, 1 … 65535.
+    """
+    dtype = np.uint8 if most <= 255 else np.uint16
+    full = np.iinfo(dtype).max
+    if most == full:
+        return samples.astype(dtype, copy=False)
+    levels = np.round(np.arange(most + 1) * (full / most)).astype(dtype)
+    return levels[np.minimum(samples, most)]
+
+
+def reduced_to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """Convert uint16 levels to uint8, 65535 to 255; uint8 stays as it is."""
+    return np.round(pixels / np.float32(257)).astype(np.uint8) if pixels.dtype == np.uint16 else pixels

@@ -1,19 +1,17 @@
 """What an image file holds: pixels, and what is kept beside them."""
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+import psutil
 
-ORIENTATION, EXIF_IFD, GPS_IFD, EXIF_WIDTH, EXIF_HEIGHT = 0x0112, 0x8769, 0x8825, 0xA002, 0xA003
+from esrgan_lit.images.exif import Exif
 
-# Tags that say how a TIFF file's own samples are stored, not what the picture is.
-STORAGE_TAGS = {254, 255, *range(256, 260), 262, 266, 273, *range(277, 282), 284, 317, *range(320, 326), 330, 338, 339}
+Chunk = tuple[bytes, bytes]
 
 
 class Picture(NamedTuple):
-    """Pixels and what is kept beside them.
+    """Pixels and what is kept beside them, each fact in one place.
 
     ``pixels`` is uint8 or uint16: (height, width) gray, or (height, width, channels) with 2 (gray and alpha), 3 or 4
     (RGB and alpha) channels, upright. Alpha is straight, not premultiplied.
@@ -21,12 +19,43 @@ class Picture(NamedTuple):
 
     pixels: np.ndarray
     profile: bytes | None = None
-    """ICC profile."""
-    exif: Image.Exif | None = None
+    """ICC profile, of the pixels' own color space."""
+    exif: Exif | None = None
+    """Without orientation, resolution and thumbnail."""
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
-    text: dict[str, str] = {}  # noqa: RUF012 (a default that nobody changes)
-    """PNG's text chunks, by keyword."""
+    """Pixels an inch, horizontally and vertically."""
+    iptc: bytes | None = None
+    """IPTC-IIM records."""
+    comment: bytes | None = None
+    """Of JPEG and GIF."""
+    chunks: tuple[Chunk, ...] = ()
+    """PNG's own texts and color chunks (gAMA, cHRM, sRGB, cICP …), as they are: name and data."""
+
+
+class Decoded(NamedTuple):
+    """A picture as its file stores it, not turned yet, and what there is to say about it."""
+
+    picture: Picture
+    kind: str
+    """What its samples are: gray, RGB, palette, CMYK, LAB or YCbCr."""
+    bits: int = 8
+    """Of a stored sample."""
+    orientation: int = 1
+    """How to turn it, as EXIF counts: 1 … 8."""
+    notes: tuple[str, ...] = ()
+    """What was not taken of its pixels."""
+    faults: tuple[str, ...] = ()
+    """What was not taken of the data beside them."""
+
+
+class Header(NamedTuple):
+    """What a file says of itself before it is decoded; height and width are those that it is stored with."""
+
+    height: int
+    width: int
+    orientation: int = 1
+    frames: int = 1
 
 
 class PictureError(OSError):
@@ -38,11 +67,35 @@ def has_alpha(pixels: np.ndarray) -> bool:
     return pixels.ndim == 3 and pixels.shape[2] in (2, 4)
 
 
-def import_deep_libraries(path: Path) -> tuple[Any, Any]:
-    """Return imagecodecs and tifffile, or raise PictureError that says how to install them."""
-    try:
-        import imagecodecs
-        import tifffile
-    except ImportError as error:
-        raise PictureError(f"{path} has 16-bit color; for that: pip install 'esrgan_lit[deep]'") from error
-    return imagecodecs, tifffile
+def chosen_frame(frames: int, frame: int | None, pages: bool = False) -> tuple[int, tuple[str, ...]]:
+    """Return which frame to read, from 0, and what is to be said about the others.
+
+    Args:
+        frames: how many the file has.
+        frame: what was asked for; None takes the only one, or the first of an animation.
+        pages: they are pages of a document, of which none stands for the others.
+
+    Raises:
+        ValueError: when there is no such frame, or a page must be named.
+    """
+    what = "pages" if pages else "frames"
+    if frame is None:
+        if pages and frames > 1:
+            raise ValueError(f"it has {frames} pages; split it, or upscale it with --frames all or --frames 1")
+        return 0, (f"it has {frames} {what}; the first is taken",) if frames > 1 else ()
+    if not 0 <= frame < frames:
+        raise ValueError(f"it has {frames} {what}, and number {frame + 1} was asked for; use 1 … {frames}")
+    return frame, ()
+
+
+def check_room(height: int, width: int, pixel_bytes: int) -> None:
+    """Raise ValueError when a picture is larger than the memory that is free.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+        pixel_bytes: what a pixel takes when it is decoded.
+    """
+    needed, free = height * width * pixel_bytes, psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(f"its {width}×{height} pixels need {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are free")

@@ -1,180 +1,136 @@
-"""Read image files: bit depth, grayscale, transparency, color profile and what is said about them."""
+"""Read image files: one reader for upscaling, training, evaluation and the check.
 
-import io
+What a sample means is told by the file, in each format's own way; nothing is concluded from how Pillow names it.
+"""
+
+import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
 
-from esrgan_lit.images.picture import EXIF_IFD, ORIENTATION, STORAGE_TAGS, Picture, PictureError, import_deep_libraries
+from esrgan_lit.images import codecs, jpeg, netpbm, pillow, png, tiff
+from esrgan_lit.images.levels import reduced_to_8_bits
+from esrgan_lit.images.picture import Decoded, Header, Picture, PictureError
 
 log = logging.getLogger(__name__)
+for _name in ("tifffile", "imagecodecs"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # they name no file, and raise what matters
+
+
+class _Format(Protocol):
+    """A module that reads a format."""
+
+    probe: Callable[[Path], Header]
+    read: Callable[[Path, int | None], Decoded]
 
 
 def read_picture(path: Path, frame: int | None = None) -> Picture:
     """Read an image file as it is meant to be seen: upright, palettes expanded, CMYK turned into sRGB.
 
+    What is left out is said in one warning, and nothing that is beside the pixels ends it.
+
     Args:
-        path: an image file.
-        frame: which of its frames or pages, from 0; None is the only one, or with a warning the first.
+        path: an image file, of any format that Pillow or imagecodecs reads; its content tells which.
+        frame: which of its frames or pages, from 0; None takes the only one, or the first of an animation.
 
     Raises:
-        PictureError: naming the file, when it is no image, is cut short, has no such frame, or needs an extra that is
-            not installed.
+        PictureError: naming the file, when it is no image, is cut short, has samples of unknown range, has several
+            pages and none is named, has no such frame, or needs an extra that is not installed.
     """
-    with _errors_named(path), Image.open(path) as opened:
-        frames = getattr(opened, "n_frames", 1)
-        if frame is None and frames > 1:
-            log.warning("%s has %d frames; the first is taken", path, frames)
-        if frame:
-            opened.seek(frame)
-        orientation = opened.getexif().get(ORIENTATION, 1)
-        deep = _is_deep_color(opened, path)
-        image = ImageOps.exif_transpose(opened)
-        profile = image.info.get("icc_profile")
-        if deep:
-            pixels = _upright(_read_deep(path, opened.format or ""), orientation)
-        else:
-            pixels, profile = pixels_of(image, profile)
-        exif = opened.getexif()
-        exif.get_ifd(EXIF_IFD)  # read while the file is open
-        for tag in {ORIENTATION, *STORAGE_TAGS} & set(exif):
-            del exif[tag]
-        xmp = image.info.get("xmp")
-        return Picture(
-            pixels,
-            profile,
-            exif if len(exif) else None,
-            xmp.encode() if isinstance(xmp, str) else xmp,
-            _dpi(image.info.get("dpi")),
-            {key: str(value) for key, value in getattr(opened, "text", {}).items() if not key.startswith("XML:")},
-        )
+    with errors_named(path):
+        decoded = decode(path, frame)
+        for note in decoded.notes:
+            log.warning("%s: %s", path, note)
+        if decoded.faults:
+            log.warning("%s: left out: %s", path, _listed(decoded.faults))
+        return decoded.picture._replace(pixels=_upright(decoded.picture.pixels, decoded.orientation))
 
 
 def read_image(path: Path) -> np.ndarray:
     """Decode a file as uint8 RGB (height, width, 3), turned upright: what networks train on and are measured by.
 
     Grayscale is repeated over the channels, 16 bits are reduced to 8, transparency is dropped, and color profiles are
-    not looked at.
+    not looked at. Of a file with several pages none is taken; of an animation the first frame, with a warning.
 
     Raises:
-        PictureError: naming the file, when it is no image or is cut short.
+        PictureError: as :func:`read_picture`.
     """
-    with _errors_named(path), Image.open(path) as opened:
-        pixels, _ = pixels_of(ImageOps.exif_transpose(opened), None)
-    if pixels.dtype == np.uint16:
-        pixels = np.round(pixels / 257).astype(np.uint8)  # 65535 → 255
+    with errors_named(path):
+        decoded = decode(path)
+        for note in decoded.notes:
+            _say_once(path, note)
+        return as_rgb(decoded)
+
+
+def as_rgb(decoded: Decoded) -> np.ndarray:
+    """Return upright uint8 RGB (height, width, 3) of what was decoded."""
+    pixels = reduced_to_8_bits(_upright(decoded.picture.pixels, decoded.orientation))
     if pixels.ndim == 2 or pixels.shape[2] == 2:
         gray = pixels.reshape(*pixels.shape[:2], -1)[..., :1]
         return np.repeat(gray, 3, axis=2)
     return np.ascontiguousarray(pixels[..., :3])
 
 
+def decode(path: Path, frame: int | None = None) -> Decoded:
+    """Decode a file as it is stored. Raises whatever its decoder does: see :func:`errors_named`."""
+    return _format_of(path).read(path, frame)
+
+
+def count_frames(path: Path) -> int:
+    """Return how many frames or pages a file has; 1 where it cannot be opened, which is said when it is read."""
+    return _probe(path).frames
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Return height and width of the upright picture from a file's header, (0, 0) where there is none."""
+    header = _probe(path)
+    return (header.width, header.height) if header.orientation > 4 else (header.height, header.width)
+
+
+def _probe(path: Path) -> Header:
+    try:
+        return _format_of(path).probe(path)
+    except Exception:  # said when it is read
+        return Header(0, 0)
+
+
+def _format_of(path: Path) -> _Format:
+    with path.open("rb") as file:
+        start = file.read(32)
+    if start.startswith(png.SIGNATURE):
+        return png
+    if start.startswith(b"\xff\xd8"):
+        return jpeg
+    if start.startswith(tiff.SIGNATURES):
+        return tiff
+    if start[:2] in netpbm.KINDS and start[2:3].isspace():
+        return netpbm
+    return codecs if codecs.kind_of(start) else pillow
+
+
 @contextmanager
-def _errors_named(path: Path) -> Iterator[None]:
-    """Turn what damaged files make Pillow raise (SyntaxError, struct.error, ValueError …) into a PictureError."""
+def errors_named(path: Path) -> Iterator[None]:
+    """Turn whatever damaged files make decoders raise into a PictureError that names the file."""
     try:
         yield
     except Exception as error:
         if isinstance(error, FileNotFoundError | PermissionError | PictureError):
             raise
-        raise PictureError(f"{path} cannot be read as an image ({error})") from error
+        raise PictureError(f"{path} cannot be read as an image ({error or type(error).__name__})") from error
 
 
-def count_frames(path: Path) -> int:
-    """Return how many frames or pages a file has; 1 where it cannot be opened, which is said when it is read."""
-    try:
-        with Image.open(path) as opened:
-            return getattr(opened, "n_frames", 1)
-    except Exception:
-        return 1
+def _listed(faults: tuple[str, ...], most: int = 8) -> str:
+    more = len(faults) - most
+    return ", ".join(faults[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """Return height and width from a file's header, (0, 0) where there is none; of turned pictures swapped."""
-    try:
-        with Image.open(path) as opened:
-            return opened.height, opened.width
-    except Exception:  # said when it is read
-        return 0, 0
-
-
-def pixels_of(image: Image.Image, profile: bytes | None) -> tuple[np.ndarray, bytes | None]:
-    """Return the levels of a Pillow image, and the profile that goes with them."""
-    if image.mode == "F":
-        raise ValueError("its samples are floating point, of unknown range; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.int64)
-        if levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("its samples are signed or have 32 bits; save it with 8 or 16")
-        return levels.astype(np.uint16), profile
-    if image.mode == "CMYK":
-        return _from_cmyk(image, profile), None
-    seen_through = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    gray = image.mode in ("1", "L", "LA", "La")
-    mode = {(True, False): "L", (True, True): "LA", (False, False): "RGB", (False, True): "RGBA"}[gray, seen_through]
-    return np.array(image.convert(mode)), profile
-
-
-def _from_cmyk(image: Image.Image, profile: bytes | None) -> np.ndarray:
-    if profile:
-        try:
-            seen = ImageCms.profileToProfile(
-                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-            assert seen is not None
-            return np.array(seen)
-        except ImageCms.PyCMSError as error:
-            log.warning("a CMYK profile could not be used (%s); plain conversion", error)
-    return np.array(image.convert("RGB"))
-
-
-def _is_deep_color(opened: Image.Image, path: Path) -> bool:
-    """Return whether a file holds 16 bits in several channels, which Pillow would cut to 8."""
-    if opened.format == "PNG":
-        with path.open("rb") as file:
-            header = file.read(26)
-        return len(header) == 26 and header[24] == 16 and header[25] != 0
-    if opened.format == "PPM":
-        return _ppm_header(path)[:1] == [b"P6"] and int(_ppm_header(path)[3]) > 255
-    if opened.format == "TIFF":
-        bits = getattr(opened, "tag_v2", {}).get(258, ())
-        return len(bits) > 1 and max(bits) > 8
-    return False
-
-
-def _ppm_header(path: Path) -> list[bytes]:
-    """Return kind, width, height and highest level of a PPM file; comments go from # to the end of their line."""
-    with path.open("rb") as file:
-        lines = [line.split(b"#")[0] for line in file.read(4096).split(b"\n")]
-    return b" ".join(lines).split()[:4]
-
-
-def _read_deep(path: Path, kind: str) -> np.ndarray:
-    if kind == "PPM":
-        _, width, height, most = _ppm_header(path)
-        with Image.open(path) as opened:
-            start = opened.tile[0].offset
-        levels = np.frombuffer(path.read_bytes(), ">u2", 3 * int(width) * int(height), start)
-        return np.round(levels.reshape(int(height), int(width), 3) * (65535 / int(most))).astype(np.uint16)
-    imagecodecs, tifffile = import_deep_libraries(path)
-    if kind == "PNG":
-        return imagecodecs.png_decode(path.read_bytes())
-    with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
-        if page.dtype != np.uint16 or page.photometric not in (1, 2):
-            raise ValueError(f"its samples are {page.dtype} of kind {page.photometric!s}; save it as 16-bit RGB")
-        pixels = page.asarray()
-        if page.axes.startswith("S"):  # a plane for each channel
-            pixels = np.moveaxis(pixels, 0, -1)
-        if 1 in page.extrasamples:  # premultiplied
-            alpha = np.maximum(pixels[..., -1:].astype(np.float64), 1) / 65535
-            colors = np.clip(pixels[..., :-1] / alpha, 0, 65535).round().astype(np.uint16)
-            pixels = np.concatenate((colors, pixels[..., -1:]), -1)
-        return pixels[..., :4]
+@functools.lru_cache(maxsize=10_000)
+def _say_once(path: Path, note: str) -> None:
+    log.warning("%s: %s", path, note)
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -186,9 +142,3 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _dpi(given: object) -> tuple[float, float] | None:
-    if isinstance(given, tuple) and len(given) == 2 and all(float(each) > 0 for each in given):
-        return float(given[0]), float(given[1])
-    return None

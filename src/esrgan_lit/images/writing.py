@@ -1,5 +1,6 @@
-"""Write image files whole, with what is kept beside the pixels."""
+"""Write image files whole, with what their format holds of what is kept beside the pixels."""
 
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,19 +13,18 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from esrgan_lit.files import atomic_write
+from esrgan_lit.images import tiff
+from esrgan_lit.images.exif import Exif
 from esrgan_lit.images.formats import DEFAULT_QUALITY
-from esrgan_lit.images.picture import (
-    EXIF_HEIGHT,
-    EXIF_IFD,
-    EXIF_WIDTH,
-    GPS_IFD,
-    Picture,
-    PictureError,
-    has_alpha,
-    import_deep_libraries,
-)
+from esrgan_lit.images.levels import reduced_to_8_bits
+from esrgan_lit.images.metadata import fitted, photoshop_block, resolution_entries
+from esrgan_lit.images.picture import Picture, PictureError, has_alpha
+from esrgan_lit.images.png import XMP_KEYWORD, with_chunks
+
+log = logging.getLogger(__name__)
 
 _MOST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".avif": 32_768, ".bmp": 2**31 - 1, ".png": 2**31 - 1}
+_SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")
 _ALPHA_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".avif")
 
@@ -52,7 +52,8 @@ def check_size(path: Path, height: int, width: int) -> None:
 def written_picture(picture: Picture, path: Path, quality: int = DEFAULT_QUALITY) -> Iterator[Path]:
     """Write a picture in the format that the suffix names: it gets its name when the block ends well.
 
-    PNG and TIFF keep 16 bits, the other formats get 8.
+    PNG and TIFF keep 16 bits, the other formats get 8. What a format cannot hold of what is beside the pixels is left
+    out, with one warning that says what.
 
     Args:
         picture: what to write.
@@ -66,92 +67,81 @@ def written_picture(picture: Picture, path: Path, quality: int = DEFAULT_QUALITY
         PictureError: when the format cannot hold the picture.
     """
     check_format(picture, path)
-    suffix, pixels = path.suffix.lower(), picture.pixels
-    if pixels.dtype == np.uint16 and suffix not in _DEEP_SUFFIXES:
-        pixels = np.round(pixels / np.float32(257)).astype(np.uint8)
-    exif = _exif_for(picture.exif, pixels)
+    check_size(path, *picture.pixels.shape[:2])
+    suffix = path.suffix.lower()
+    suffix = _SAME.get(suffix, suffix)
+    pixels = picture.pixels if suffix in _DEEP_SUFFIXES else reduced_to_8_bits(picture.pixels)
+    picture, lost = fitted(picture, suffix, pixels)
+    if lost:
+        log.warning("%s: %s files do not hold, left out: %s", path, suffix, ", ".join(lost))
     with atomic_write(path) as unfinished:
-        if pixels.dtype == np.uint16 and pixels.ndim == 3:
-            _write_deep(picture, exif, unfinished)
+        if suffix == ".tif":
+            tiff.write(picture, unfinished)
+        elif suffix == ".png":
+            _write_png(picture, unfinished)
         else:
-            options: dict[str, Any] = {"icc_profile": picture.profile, "dpi": picture.dpi}
-            options |= {"exif": exif} if exif else {}
-            options |= {"xmp": picture.xmp} if picture.xmp and suffix in (".jpg", ".jpeg", ".webp", ".avif") else {}
-            options |= _format_options(suffix, quality, picture)
-            options = {key: value for key, value in options.items() if value is not None}
-            Image.fromarray(pixels).save(unfinished, **options)
+            Image.fromarray(picture.pixels).save(unfinished, **_options(picture, suffix, quality))
         yield unfinished
 
 
-def _write_deep(picture: Picture, exif: bytes | None, path: Path) -> None:
-    imagecodecs, tifffile = import_deep_libraries(path)
-    pixels = picture.pixels
-    if path.suffix.lower() == ".png":
-        chunks = []
-        if picture.profile:
-            chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(picture.profile)))
-        if exif:
-            chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
-        if picture.dpi:
-            chunks.append((b"pHYs", struct.pack(">IIB", *(round(each / 0.0254) for each in picture.dpi), 1)))
-        chunks += [(chunk[0], chunk[1]) for chunk in _png_text(picture).chunks]
-        path.write_bytes(_with_chunks(imagecodecs.png_encode(pixels, level=6), chunks))
-        return
-    tifffile.imwrite(
-        path,
-        pixels,
-        photometric="rgb" if pixels.shape[2] > 2 else "minisblack",
-        extrasamples=["unassalpha"] if has_alpha(pixels) else None,
-        compression="deflate",
-        iccprofile=picture.profile,
-        resolution=picture.dpi,
-        resolutionunit=2 if picture.dpi else None,
-        extratags=[(700, 1, len(picture.xmp), picture.xmp, True)] if picture.xmp else (),
-        metadata=None,
-        software=False,
-    )
+def _options(picture: Picture, suffix: str, quality: int) -> dict[str, Any]:
+    """Return what Pillow is told beside the pixels."""
+    exif = _exif_bytes(picture)
+    options: dict[str, Any] = {"icc_profile": picture.profile, "exif": exif, "xmp": picture.xmp}
+    if suffix == ".jpg":
+        options |= {
+            "exif": exif and b"Exif\0\0" + exif,
+            "quality": quality,
+            "subsampling": 0 if quality >= 90 else 2,
+            "comment": picture.comment,
+        }
+        options |= {"dpi": picture.dpi and tuple(min(65535, round(each)) for each in picture.dpi)}
+        if picture.iptc:
+            block = photoshop_block(picture.iptc)
+            options["extra"] = b"\xff\xed" + struct.pack(">H", len(block) + 2) + block
+    elif suffix == ".webp":
+        options |= {"quality": quality, "lossless": quality == 100, "exact": True}
+    elif suffix == ".avif":
+        options |= {"quality": quality}
+    else:
+        options = {"dpi": picture.dpi}
+    return {key: value for key, value in options.items() if value}
 
 
-def _with_chunks(png: bytes, chunks: list[tuple[bytes, bytes]]) -> bytes:
-    """Put chunks behind a PNG file's header."""
-    header_end = 8 + 12 + 13
-    added = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-    return png[:header_end] + added + png[header_end:]
+def _exif_bytes(picture: Picture) -> bytes | None:
+    """Return EXIF data with the resolution."""
+    exif = picture.exif or Exif()
+    if picture.dpi:
+        exif = Exif(exif.order, exif.main | resolution_entries(exif, picture.dpi), exif.detail, exif.gps, exif.interop)
+    return exif.tobytes() if exif else None
 
 
-def _format_options(suffix: str, quality: int, picture: Picture) -> dict[str, Any]:
-    if suffix == ".png":
-        return {"pnginfo": _png_text(picture)}
-    if suffix in (".jpg", ".jpeg"):
-        return {"quality": quality, "subsampling": 0 if quality >= 90 else 2}
-    if suffix == ".webp":
-        return {"quality": quality, "lossless": quality == 100, "exact": True}
-    if suffix in (".tif", ".tiff"):
-        linked = picture.exif is not None and {EXIF_IFD, GPS_IFD} & set(picture.exif)
-        return {} if linked else {"compression": "tiff_adobe_deflate"}  # libtiff cannot write such links, Pillow can
-    return {"quality": quality} if suffix == ".avif" else {}
-
-
-def _png_text(picture: Picture) -> PngInfo:
-    info = PngInfo()
-    for key, value in picture.text.items():
-        info.add_itxt(key, value)
+def _write_png(picture: Picture, path: Path) -> None:
+    pixels, exif = picture.pixels, _exif_bytes(picture) if picture.exif else None
+    chunks = list(picture.chunks)
     if picture.xmp:
-        info.add_itxt("XML:com.adobe.xmp", picture.xmp.decode("utf-8", "replace"))
-    return info
+        chunks.append((b"iTXt", XMP_KEYWORD + b"\0\0\0\0\0" + picture.xmp))
+    if picture.comment:
+        chunks.append((b"tEXt", b"Comment\0" + picture.comment.replace(b"\0", b" ")))
+    if picture.profile:
+        chunks = [chunk for chunk in chunks if chunk[0] != b"sRGB"]  # a file has one of the two
+    if pixels.dtype == np.uint8 or pixels.ndim == 2:
+        info = PngInfo()
+        for kind, data in chunks:
+            info.add(kind, data)
+        options = {"icc_profile": picture.profile, "dpi": picture.dpi, "exif": exif}
+        options = {key: value for key, value in options.items() if value}
+        Image.fromarray(pixels).save(path, pnginfo=info, **options)
+        return
+    import imagecodecs
 
-
-def _exif_for(exif: Image.Exif | None, pixels: np.ndarray) -> bytes | None:
-    """Return EXIF data with the size that the picture has now, where a size was told."""
-    if exif is None:
-        return None
-    detail = exif.get_ifd(EXIF_IFD)
-    for tag, length in ((EXIF_WIDTH, pixels.shape[1]), (EXIF_HEIGHT, pixels.shape[0])):
-        if tag in detail:
-            detail[tag] = length
-    return exif.tobytes()
+    if picture.profile:
+        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(picture.profile)))
+    if exif:
+        chunks.append((b"eXIf", exif))
+    if picture.dpi:
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(each / 0.0254) for each in picture.dpi), 1)))
+    path.write_bytes(with_chunks(bytes(imagecodecs.png_encode(pixels, level=6)), chunks))
 
 
 def save_image(image: np.ndarray, path: Path) -> None:

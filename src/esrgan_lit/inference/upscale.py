@@ -9,7 +9,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from esrgan_lit.images.reading import pixels_of, read_picture
+from esrgan_lit.images.pillow import pixels_of
+from esrgan_lit.images.reading import read_picture
 from esrgan_lit.inference.pixels import check_image
 from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.networks.generator import Generator
@@ -43,7 +44,7 @@ def upscale(image: np.ndarray | Image.Image | str | Path, generator: Generator) 
         OSError: when a file cannot be read.
     """
     if isinstance(image, Image.Image):
-        pixels, profile = pixels_of(ImageOps.exif_transpose(image), image.info.get("icc_profile"))
+        pixels, profile = pixels_of(ImageOps.exif_transpose(image), image.info.get("icc_profile"), [])
         enlarged = Image.fromarray(_upscaler(generator)(pixels))
         if profile:
             enlarged.info["icc_profile"] = profile

@@ -1,0 +1,215 @@
+"""Formats that Pillow lacks, or of which it takes 8 bits: AVIF and JPEG 2000 with more, HEIC, JPEG XL, JPEG XR."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from esrgan_lit.images import jpeg_xl, pillow
+from esrgan_lit.images.exif import ICC_PROFILE, XMP, parse_directories, parse_exif
+from esrgan_lit.images.levels import from_samples
+from esrgan_lit.images.metadata import checked_profile, oriented, upright_xmp
+from esrgan_lit.images.picture import Decoded, Header, Picture, PictureError, check_room, chosen_frame
+
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
+_JPEG_2000, _JPEG_2000_STREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
+_JPEG_XR = b"II\xbc\x01"
+_EXIF_UUID, _XMP_UUID = b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+
+
+def kind_of(start: bytes) -> str | None:
+    """Return which of these formats a file has that begins so, or None."""
+    if start[4:8] == b"ftyp":
+        brand = start[8:12]
+        return "AVIF" if brand in _AVIF_BRANDS else "HEIF" if brand in _HEIF_BRANDS else None
+    if start.startswith((_JPEG_2000, _JPEG_2000_STREAM)):
+        return "JPEG 2000"
+    if start.startswith(jpeg_xl.SIGNATURES):
+        return "JPEG XL"
+    return "JPEG XR" if start.startswith(_JPEG_XR) else None
+
+
+def probe(path: Path) -> Header:
+    """Return what a file says of itself."""
+    kind = _kind_at(path)
+    if kind in ("AVIF", "JPEG 2000"):
+        return pillow.probe(path)
+    if kind == "HEIF":
+        images = _open_heif(path)
+        return Header(images.size[1], images.size[0], frames=len(images))
+    data = path.read_bytes()
+    if kind == "JPEG XR":
+        import imagecodecs
+
+        return Header(*imagecodecs.jpegxr_decode(data).shape[:2])
+    facts = jpeg_xl.read_header(data)
+    return Header(facts.height, facts.width, facts.orientation, len(_jpeg_xl_frames(data)) if facts.animated else 1)
+
+
+def read(path: Path, frame: int | None = None) -> Decoded:
+    """Decode a file, or one of its frames."""
+    kind = _kind_at(path)
+    if kind == "HEIF":
+        return _read_heif(path, frame)
+    read_one = {"AVIF": _read_avif, "JPEG 2000": _read_jpeg_2000, "JPEG XL": _read_jpeg_xl, "JPEG XR": _read_jpeg_xr}
+    return read_one[kind](path, path.read_bytes(), frame)
+
+
+def _kind_at(path: Path) -> str:
+    with path.open("rb") as file:
+        kind = kind_of(file.read(32))
+    assert kind is not None  # it was asked for
+    return kind
+
+
+def _decoded(
+    pixels: np.ndarray,
+    bits: int,
+    profile: bytes | None = None,
+    exif: bytes = b"",
+    xmp: bytes | None = None,
+    notes: tuple[str, ...] = (),
+    faults: tuple[str, ...] = (),
+) -> Decoded:
+    """Bring samples to levels, and what is beside them to its places; they are upright already."""
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    if pixels.dtype.kind not in "ub" or not 1 <= bits <= 16:
+        raise ValueError(f"its samples are {bits}-bit {pixels.dtype}, of unknown range; save it with 8 or 16 bits")
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] > 4):
+        raise ValueError(f"it has {pixels.shape[2:]} channels; save it as gray or RGB, with or without alpha")
+    found = list(faults)
+    rest, _, dpi = oriented(parse_exif(exif, found), found)
+    beside = Picture(from_samples(pixels, 2**bits - 1), checked_profile(profile, found), rest, upright_xmp(xmp), dpi)
+    gray = pixels.ndim == 2 or pixels.shape[2] == 2
+    return Decoded(beside, "gray" if gray else "RGB", bits, notes=notes, faults=tuple(found))
+
+
+def _read_avif(path: Path, data: bytes, frame: int | None) -> Decoded:
+    """Decode AVIF: by Pillow, which does not look at its 10 or 12 bits, and cannot open it with damaged EXIF."""
+    configuration = data[max(0, data.find(b"av1C")) :][4:8]  # its third byte: profile, bits, monochrome …
+    depth = configuration[2] if len(configuration) > 2 else 0
+    bits = (12 if depth & 0x20 else 10) if depth & 0x40 else 8
+    try:
+        decoded = pillow.read(path, frame)
+    except Exception as error:
+        decoded = _avif_without_exif(data, frame, bits, error)
+    if bits == 8:
+        return decoded
+    import imagecodecs
+
+    samples = imagecodecs.avif_decode(data, index=frame or 0)
+    samples = samples[..., 0] if samples.ndim == 3 and samples.shape[2] == 1 else samples
+    return decoded._replace(picture=decoded.picture._replace(pixels=from_samples(samples, 2**bits - 1)), bits=bits)
+
+
+def _avif_without_exif(data: bytes, frame: int | None, bits: int, error: Exception) -> Decoded:
+    import imagecodecs
+
+    try:
+        samples = imagecodecs.avif_decode(data, index=frame or 0)
+    except Exception:
+        raise error from None
+    turned = data.find(b"irot")  # anticlockwise, in quarters
+    orientation = (1, 8, 3, 6)[data[turned + 4] & 3] if 0 <= turned < len(data) - 4 else 1
+    decoded = _decoded(samples, bits, faults=("what is beside its pixels (damaged)",))
+    return decoded._replace(orientation=orientation)
+
+
+def _read_jpeg_2000(path: Path, data: bytes, frame: int | None) -> Decoded:
+    size = data.find(_JPEG_2000_STREAM) + len(_JPEG_2000_STREAM)
+    channels = int.from_bytes(data[size + 36 : size + 38])
+    depths = data[size + 38 : size + 38 + 3 * channels : 3]
+    if any(depth & 0x80 for depth in depths):
+        raise ValueError("its samples are signed, of unknown range; save it with 8 or 16 bits")
+    bits, profile, exif, xmp = max(depths, default=7) + 1, None, b"", None
+    found = list(jpeg_xl.boxes(data)) if data.startswith(_JPEG_2000) else []
+    for kind, content in found:
+        if kind == b"jp2h":
+            found += list(jpeg_xl.boxes(content))
+        elif kind == b"colr" and content[:1] in (b"\2", b"\3"):
+            profile = content[3:]
+        elif kind == b"uuid" and content[:16] == _EXIF_UUID:
+            exif = content[16:]
+        elif kind == b"uuid" and content[:16] == _XMP_UUID:
+            xmp = content[16:]
+    if bits > 8:
+        import imagecodecs
+
+        chosen_frame(1, frame)
+        return _decoded(imagecodecs.jpeg2k_decode(data), bits, profile, exif, xmp)
+    decoded = pillow.read(path, frame)
+    beside = _decoded(decoded.picture.pixels, 8, profile, exif, xmp)
+    dpi = decoded.picture.dpi or beside.picture.dpi
+    return decoded._replace(picture=beside.picture._replace(dpi=dpi), faults=(*decoded.faults, *beside.faults))
+
+
+def _read_jpeg_xl(path: Path, data: bytes, frame: int | None) -> Decoded:
+    """Decode JPEG XL; its decoder turns it upright."""
+    facts = jpeg_xl.read_header(data)
+    if facts.floating:
+        raise ValueError(f"its samples are floating point with {facts.bits} bits; save it with 8 or 16 bits")
+    check_room(facts.height, facts.width, 8)
+    frames = _jpeg_xl_frames(data)
+    number, notes = chosen_frame(len(frames), frame)
+    exif, xmp = b"", None
+    for kind, content in jpeg_xl.boxes(data) if data.startswith(jpeg_xl.SIGNATURES[1]) else ():
+        if kind == b"brob":
+            import imagecodecs
+
+            kind, content = content[:4], bytes(imagecodecs.brotli_decode(content[4:]))
+        if kind == b"Exif":
+            exif = content[4 + int.from_bytes(content[:4]) :]
+        elif kind == b"xml ":
+            xmp = content
+    try:
+        from pillow_jxl.JpegXLImagePlugin import JXLImageFile
+    except ImportError:
+        profile = None
+        faults = ("color profile, if it has one (pip install 'esrgan_lit[formats]' reads it)",)
+    else:
+        with JXLImageFile(io.BytesIO(data)) as image:
+            profile, faults = image.info.get("icc_profile"), ()
+    return _decoded(frames[number], facts.bits, profile, exif, xmp, notes, faults)
+
+
+def _jpeg_xl_frames(data: bytes) -> np.ndarray:
+    """Return (frames, height, width, …)."""
+    import imagecodecs
+
+    frames = imagecodecs.jpegxl_decode(data)
+    return frames if jpeg_xl.read_header(data).animated and frames.ndim > 2 else frames[None]
+
+
+def _read_jpeg_xr(path: Path, data: bytes, frame: int | None) -> Decoded:
+    """Decode JPEG XR, which is built like TIFF."""
+    import imagecodecs
+
+    chosen_frame(1, frame)
+    pixels = imagecodecs.jpegxr_decode(data)
+    faults: list[str] = []
+    tags = parse_directories(data, "<", int.from_bytes(data[4:8], "little"), faults).main
+    profile, xmp = (tags[tag].data if tag in tags else None for tag in (ICC_PROFILE, XMP))
+    return _decoded(pixels, 8 * pixels.dtype.itemsize, profile, b"", xmp)
+
+
+def _read_heif(path: Path, frame: int | None) -> Decoded:
+    """Decode HEIC; libheif turns it upright, and its EXIF orientation says nothing."""
+    images = _open_heif(path)
+    number, notes = chosen_frame(len(images), frame)
+    number = number if frame is not None else images.primary_index
+    image = images[number]
+    check_room(image.size[1], image.size[0], 8)
+    samples, bits = np.asarray(image), image.info.get("bit_depth", 8)
+    if samples.dtype == np.uint16:
+        samples = samples >> (16 - bits)
+    xmp = image.info.get("xmp")
+    return _decoded(samples, bits, image.info.get("icc_profile"), image.info.get("exif") or b"", xmp, notes)
+
+
+def _open_heif(path: Path):  # noqa: ANN202 (of an extra)
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise PictureError(f"{path} is HEIC; for that: pip install 'esrgan_lit[formats]'") from error
+    return pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
