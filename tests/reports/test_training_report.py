@@ -84,13 +84,15 @@ def test_the_page_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert f"best/psnr_y {figures['psnr_y'].max():.4g}" in text
     # A chart for each curve, with its last value.
     assert page.count("<svg") == 4
-    assert f"psnr_y {figures['psnr_y'][-1]:.4g}" in text
+    assert f"psnr_y: {figures['psnr_y'][-1]:.4g} at {STEPS}" in text
     for name, term in (("pixel", figures["pixel"]), ("adversarial", figures["adversarial"])):
-        assert f"{name} {term[-1]:.4g}" in text
-    assert "learning_rate 0.0001" in text
+        assert f"{name}: {term[-1]:.4g} at {STEPS}" in text
+    assert f"learning_rate: 0.0001 at {STEPS}" in text
+    assert "Validation: psnr_y (dB)" in text
+    assert page.count(">iteration</text>") == 4
     assert "stage.loss_weights.adversarial=0.005" in text
     assert "stage.loss_weights.adversarial 0.005" in text
-    assert 'class="best">\n<td class="text">stage.loss_weights.adversarial</td>' in page
+    assert 'class="best">\n<td class="text"><div>stage.loss_weights.adversarial</div></td>' in page
     assert "stage.text </script>" in text
     assert "best.ckpt unreadable 0.0" in text
     assert f"last.ckpt {STEPS} 0.0" in text
@@ -175,14 +177,14 @@ def test_charts_have_the_logged_curves_and_their_last_values(tmp_path: Path) -> 
     figures = write_run(tmp_path / "run", 0.005)
     charts = {chart.title: chart for chart in charts_of_run(Run(tmp_path / "run"))}
     assert list(charts) == [
-        "Validation: psnr_y",
+        "Validation: psnr_y (dB)",
         "Pixel loss (raw)",
         "Adversarial loss of G (raw)",
         "Learning rates",
     ]
-    assert [label for label, _ in charts["Validation: psnr_y"].legend] == [
-        f"psnr_y {figures['psnr_y'][-1]:.4g}",
-        "psnr_y_without_ema 1",
+    assert [label for label, _, _ in charts["Validation: psnr_y (dB)"].legend] == [
+        f"psnr_y: {figures['psnr_y'][-1]:.4g} at {STEPS}",
+        f"psnr_y_without_ema: 1 at {STEPS}",
     ]
     # The points of the drawn line are the logged ones, but for the axis's shift and scale.
     line = r'<path d="([^"]+)" clip-path="[^"]+" style="fill: none; stroke: #1f86d1'

@@ -15,21 +15,25 @@ from esrgan_lit.reports.tables import one_line
 Points = Sequence[tuple[int, float]]
 
 POINTS = 250  # of a curve in a page; longer ones are thinned to means
-COLORS = ("#1f86d1", "#e0612c", "#2fa84f", "#c64a95", "#8a70d6", "#a58325", "#1aa7a7", "#888888")
+# At least three times as bright or dark as a white and as a dark page. After the last one dashes, then dots.
+COLORS = ("#1f86d1", "#e0612c", "#2fa84f", "#c64a95", "#8a70d6", "#a58325", "#168f8f", "#888888")
+DASHES = ("solid", "dashed", "dotted")
+# Of figures by the beginning of their names; those that are not here have no unit.
+_UNITS = {"psnr": "dB", "consistency": "dB", "rmse": "levels of 255", "color_shift": "levels of 255"}
 # Charts of one run: title, names, logarithmic. What is named nowhere gets a chart of its own.
 CHARTS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("Pixel loss (raw)", ("train/pixel",), True),
     ("Perceptual loss (raw)", ("train/perceptual",), True),
     ("Adversarial loss of G (raw)", ("train/adversarial",), False),
     ("Loss of D", ("train/discriminator",), False),
-    ("Accuracy of D", ("train/real_accuracy", "train/fake_accuracy"), False),
+    ("Accuracy of D (share of the crops)", ("train/real_accuracy", "train/fake_accuracy"), False),
     ("Logits of D", ("train/real_logit", "train/fake_logit", "train/logit_gap"), False),
-    ("Gradient norms", ("train/gradient_norm", "train/discriminator_gradient_norm"), True),
+    ("Gradient norms (L2)", ("train/gradient_norm", "train/discriminator_gradient_norm"), True),
     ("Color shift (levels of 255)", ("train/color_shift", "train/colour_shift"), False),  # the second in older logs
-    ("Skipped steps", ("train/skipped_steps",), False),
+    ("Skipped steps (number so far)", ("train/skipped_steps",), False),
     ("Learning rates", ("learning_rate", "discriminator_learning_rate"), True),
-    ("Iterations a second", ("speed/iterations_per_second",), False),
-    ("Images a second", ("speed/images_per_second",), False),
+    ("Speed (iterations a second)", ("speed/iterations_per_second",), False),
+    ("Speed (images a second)", ("speed/images_per_second",), False),
     ("GPU memory (GiB, most so far)", ("speed/gpu_memory_gib",), False),
 )
 _WITHOUT_EMA = "_without_ema"  # stands beside the metric itself
@@ -42,12 +46,18 @@ class Chart:
     Attributes:
         title: over it.
         svg: the curves.
-        legend: (name and last value, color) of each curve.
+        legend: (name with its last value, color, dash) of each curve.
     """
 
     title: str
     svg: str
-    legend: list[tuple[str, str]]
+    legend: list[tuple[str, str, str]]
+
+
+def with_unit(name: str) -> str:
+    """Return the name of a figure, such as ``val/psnr_y`` or ``best/psnr_y``, with its unit where it has one."""
+    unit = next((unit for start, unit in _UNITS.items() if name.split("/")[-1].startswith(start)), None)
+    return f"{name} ({unit})" if unit else name
 
 
 def charts_of_run(run: Run) -> list[Chart]:
@@ -56,8 +66,11 @@ def charts_of_run(run: Run) -> list[Chart]:
     Raises:
         ModuleNotFoundError: when Matplotlib is missing.
     """
-    validated = ((f"Validation: {name[4:]}", (name, f"{name}{_WITHOUT_EMA}"), False) for name in _validated([run]))
-    groups = [*validated, *CHARTS]
+    metrics = [name.removeprefix("val/") for name in _validated([run])]
+    of_metrics = (
+        (f"Validation: {with_unit(one)}", (f"val/{one}", f"val/{one}{_WITHOUT_EMA}"), False) for one in metrics
+    )
+    groups = [*of_metrics, *CHARTS]
     named = {name for _, names, _ in groups for name in names}
     left = [name for name in sorted(run.curves) if name not in named and not name.endswith(BESIDE)]
     groups += [(name, (name,), False) for name in left]
@@ -77,7 +90,7 @@ def charts_of_all(runs: Mapping[str, Run]) -> list[Chart]:
     own = (f"train/{term}" for run in runs.values() for term in loss_terms(run.curves))
     terms = {**dict.fromkeys(own, False), **terms}
     return _draw(
-        (name, {label: run.curves.get(name, []) for label, run in runs.items()}, terms.get(name, False))
+        (with_unit(name), {label: run.curves.get(name, []) for label, run in runs.items()}, terms.get(name, False))
         for name in (*_validated([*runs.values()]), *terms)
     )
 
@@ -127,18 +140,19 @@ def _validated(runs: Sequence[Run]) -> list[str]:
 
 def _draw(groups: Any) -> list[Chart]:
     """Draw groups of curves, (title, {name: points}, logarithmic); those without points are left out."""
-    figure, axis = pyplot().subplots(figsize=(4, 2.2))
-    figure.subplots_adjust(0.13, 0.12, 0.98, 0.97)
+    figure, axis = pyplot().subplots(figsize=(4, 2.35))
+    figure.subplots_adjust(0.13, 0.19, 0.98, 0.97)
     charts = []
     for title, curves, logarithmic in groups:
         # Curves count iterations from 1 in pages, as everything else there does.
-        curves = {name: [(at + 1, value) for at, value in thinned(points)] for name, points in curves.items()}
-        if any(curves.values()):
+        shown = {name: [(at + 1, value) for at, value in thinned(points)] for name, points in curves.items()}
+        if any(shown.values()):
             axis.clear()
-            _plot(axis, curves, logarithmic)
+            _plot(axis, shown, logarithmic)
             axis.tick_params(labelsize=7)
+            axis.set_xlabel("iteration", fontsize=7, labelpad=1)
             legend = [
-                (f"{one_line(name)} {points[-1][1]:.4g}", COLORS[number % len(COLORS)])
+                (f"{one_line(name)}: {points[-1][1]:.4g} at {points[-1][0] + 1}", *_line(number))
                 for number, (name, points) in enumerate(curves.items())
                 if points
             ]
@@ -147,13 +161,19 @@ def _draw(groups: Any) -> list[Chart]:
     return charts
 
 
+def _line(number: int) -> tuple[str, str]:
+    """Return color and dash of a curve."""
+    return COLORS[number % len(COLORS)], DASHES[number // len(COLORS) % len(DASHES)]
+
+
 def _plot(axis: Any, curves: Mapping[str, Points], logarithmic: bool = False) -> None:
     """Plot curves, {name: points}: long ones, but for rates, as running means with themselves faintly behind."""
     for number, (name, points) in enumerate(curves.items()):
         if points:
             iterations, values = zip(*points, strict=True)
             noisy = len(points) > 80 and not name.endswith(("rate", "skipped_steps"))
-            line = {"color": COLORS[number % len(COLORS)], "marker": "." if len(points) < 30 else None}
+            color, dash = _line(number)
+            line = {"color": color, "linestyle": dash, "marker": "." if len(points) < 30 else None}
             if noisy:
                 axis.plot(iterations, values, **line, linewidth=0.8, alpha=0.25)
                 values = running_mean(values, len(points) // 40)
@@ -161,10 +181,12 @@ def _plot(axis: Any, curves: Mapping[str, Points], logarithmic: bool = False) ->
     from matplotlib import ticker
 
     values = [value for points in curves.values() for _, value in points]
-    if logarithmic and values and min(values) > 0:
+    if logarithmic and values and min(values) > 0 and max(values) > 1.2 * min(values):
         axis.set_yscale("log")
         marks = (1, 2, 5) if max(values) < 100 * min(values) else (1,)
         axis.yaxis.set_major_locator(ticker.LogLocator(subs=marks, numticks=6))
         axis.yaxis.set_major_formatter("{x:g}")  # ten to a power, set as a formula, takes a third of the time
         axis.yaxis.set_minor_locator(ticker.NullLocator())
+    elif values and max(values) == min(values):  # a constant is no reason to show its last digits
+        axis.set_ylim(min(0, 2 * values[0]), max(0, 2 * values[0]) or 1)
     axis.grid(alpha=0.3)

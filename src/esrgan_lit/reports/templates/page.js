@@ -55,8 +55,8 @@ document.querySelectorAll(".compare").forEach(section => {
   const find = selector => section.querySelector(selector);
   const images = JSON.parse(find("script").textContent);
   const [choice, left, right, zoom, range] = [".image", "select.left", "select.right", ".zoom", "input"].map(find);
-  const [stage, under, over, bar] = [".stage", ".under", ".over", ".bar"].map(find);
-  let image, boxes = [];
+  const [viewer, stage, under, over, bar] = [".viewer", ".stage", ".under", ".over", ".bar"].map(find);
+  let image, pans, boxes = [];
 
   function move(at) {
     range.value = Math.round(1000 * Math.min(1, Math.max(0, at)));
@@ -64,7 +64,11 @@ document.querySelectorAll(".compare").forEach(section => {
     bar.style.left = `${range.value / 10}%`;
   }
   function draw() {
-    const [one, other] = [left, right].map(select => image.methods[select.value]), scale = Number(zoom.value);
+    const [one, other] = [left, right].map(select => image.methods[select.value]);
+    const room = section.clientWidth - 2, scale = zoom.value === "fit" ? room / image.width : Number(zoom.value);
+    pans = image.width * scale > room;  // a finger then moves the picture, and the bar by its handle or a tap
+    stage.classList.toggle("pans", pans);
+    stage.classList.toggle("shrunk", scale < 1);
     stage.style.width = `${image.width * scale}px`;
     stage.style.height = `${image.height * scale}px`;
     [over.src, under.src] = [one.address, other.address];
@@ -81,7 +85,8 @@ document.querySelectorAll(".compare").forEach(section => {
   }
   function choose() {
     image = images[choice.value];
-    const factor = 192 / image.side;
+    const side = Math.min(192, (section.clientWidth - 8) / 2), factor = side / image.side;  // two beside each other at least
+    section.style.setProperty("--crop", `${side}px`);
     [left, right].forEach(select => {
       const before = select.selectedOptions[0]?.textContent, names = image.methods.map(method => method.name);
       select.replaceChildren(...names.map((name, at) => make("option", {value: at, textContent: name})));
@@ -104,8 +109,25 @@ document.querySelectorAll(".compare").forEach(section => {
     const place = stage.getBoundingClientRect();
     move((event.clientX - place.left) / place.width);
   };
-  stage.addEventListener("pointerdown", event => { stage.setPointerCapture(event.pointerId); follow(event); });
-  stage.addEventListener("pointermove", event => { if (event.buttons) follow(event); });
-  zoom.value = images[0].width < 400 ? 2 : 1;
+  // A mouse drags the bar from anywhere. A finger does so sideways, where it has nothing to pan; up and down it scrolls
+  // the page, as everywhere. By its handle the bar always follows.
+  let held = null;
+  stage.addEventListener("pointerdown", event => {
+    const finger = event.pointerType === "touch";
+    if (!event.isPrimary || (finger && pans && event.target !== bar)) return;
+    held = {x: event.clientX, y: event.clientY, moves: !finger};
+    stage.setPointerCapture(event.pointerId);
+    if (held.moves) follow(event);
+  });
+  stage.addEventListener("pointermove", event => {
+    if (!held || !event.isPrimary) return;
+    held.moves ||= Math.abs(event.clientX - held.x) > Math.abs(event.clientY - held.y);
+    if (held.moves) follow(event);
+  });
+  ["pointerup", "pointercancel"].forEach(end => stage.addEventListener(end, () => { held = null; }));
+  stage.addEventListener("click", follow);  // a tap, too
+  window.addEventListener("resize", draw);
+  const room = section.clientWidth - 2;
+  zoom.value = images[0].width > room ? "fit" : images[0].width < 400 && 2 * images[0].width <= room ? 2 : 1;
   choose();
 });
