@@ -49,14 +49,24 @@ def seen(pixels: np.ndarray) -> np.ndarray:
     return (values[:, :-1] * values[:, -1:] if values.shape[1] in (2, 4) else values).mean(0)
 
 
-def test_one_file(photograph_folder: Path, network: Path, tmp_path: Path, run: Callable[..., None]) -> None:
+def test_one_file(
+    photograph_folder: Path,
+    network: Path,
+    tmp_path: Path,
+    run: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     source, output = photograph_folder / "a.png", tmp_path / "new" / "out.png"
     run(source, "-o", output)
     expected = Upscaler(load_generator(network), "torch", "cpu")(read_picture(source).pixels)
     np.testing.assert_array_equal(read_picture(output).pixels, expected)
+    changed = output.stat().st_mtime_ns
+    run(source, "-o", output)
+    assert output.stat().st_mtime_ns == changed
+    assert "1 of 1 outputs were made with these settings before and stay" in capsys.readouterr().err
     with pytest.raises(SystemExit, match=r"1 outputs exist already that this command did not make, .*out\.png first"):
-        run(source, "-o", output)
-    run(source, "-o", output, "--overwrite")
+        run(source, "-o", output, "--outscale", "2")
+    run(source, "-o", output, "--outscale", "2", "--overwrite")
     assert files(output.parent) == {"out.png"}
     with pytest.raises(SystemExit, match="is the input itself"):
         run(source, "-o", source, "--overwrite")

@@ -6,280 +6,228 @@ Functions import what loads NumPy, Pillow or PyTorch, so that options are read, 
 from __future__ import annotations
 
 import argparse
-import glob
 import hashlib
-import re
+import logging
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from esrgan_lit.cli.interpolate import add_import_option
+from esrgan_lit.cli.upscale_options import FinalSize, parse
+from esrgan_lit.cli.upscale_plan import Job, check_names, plan_jobs
 from esrgan_lit.cli.upscale_record import Record, file_state
-from esrgan_lit.files import unfinished_files
-from esrgan_lit.images.formats import DEFAULT_QUALITY, FORMATS
-from esrgan_lit.images.listing import SUFFIXES, list_images
-from esrgan_lit.inference.choices import ALPHA_MODES, BACK_PROJECTIONS, OVERLAP, PRECISIONS, EngineName, check_engine
+from esrgan_lit.files import digest, unfinished_files
+from esrgan_lit.images.listing import printable
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from esrgan_lit.inference.upscaler import Upscaler
     from esrgan_lit.networks.generator import Generator
 
-_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-FinalSize = float | tuple[int, int]
+_LEAST_FREE = 2**20  # bytes of a disk on which nothing more is tried
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``esrgan-upscale``."""
-    options = _parser().parse_args(arguments)
-
-    from esrgan_lit.images.reading import size_of
-    from esrgan_lit.inference.upscaler import Upscaler
-
+    options = parse(sys.argv[1:] if arguments is None else list(arguments))
+    lines = _Lines()
+    logging.getLogger("esrgan_lit").addHandler(lines)
     try:
-        jobs = _plan_outputs(options.inputs, options.output, options.format)
-        sizes = {source: size_of(source) for source in jobs.values()}
-        generator = _generator(options)
-        upscaler = Upscaler(
-            generator,
-            options.engine,
-            options.device,
-            options.precision,
-            options.max_memory,
-            options.overlap,
-            options.tile,
-            options.self_ensemble,
-            options.back_project,
-            options.compile,
-            options.alpha_mode,
-        )
-        into_folder = jobs.keys() != {options.output}
-        record = Record(options.output if into_folder else None, _settings_of(options, generator))
-        with record:
-            _run(jobs, sizes, upscaler, record, options)
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"esrgan-upscale: {error}")
+        _upscale(options)
     except KeyboardInterrupt:
         print("\nesrgan-upscale: stopped; the same command goes on with the images that are left", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        sys.exit(f"esrgan-upscale: {_said(error)}")
+    finally:
+        logging.getLogger("esrgan_lit").removeHandler(lines)
+
+
+class _Lines(logging.Handler):
+    """Shows each warning as one line, above the progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(f"esrgan-upscale: {record.levelname.lower()}: {printable(record.getMessage())}", file=sys.stderr)
+
+
+def _said(error: Exception) -> str:
+    """Return an error's message, and its kind where that is no user's mistake."""
+    if isinstance(error, ValueError | OSError | RuntimeError | MemoryError) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _upscale(options: argparse.Namespace) -> None:
+    """Plan, check what can be known, and only then load weights and make the engine ready."""
+    jobs, folder, one_file = plan_jobs(options.inputs, options.output, options.format, options.frames)
+    record = Record(folder, _settings_of(options), alone=not one_file)
+    todo = _to_do(jobs, record, options.overwrite)
+    faults = check_names(todo)
+    sizes = _sizes(todo)
+    _check_sizes(todo, sizes, options.outscale, faults)
+    generator = None
+    if len(faults) < len(todo):
+        generator = _generator(options)
+        _check_sizes(todo, sizes, options.outscale or generator.scale, faults)
+    failures = [f"{job.source}: {fault}" for job, fault in faults.items()]
+    todo = [job for job in todo if job not in faults]
+    if todo and generator is not None:
+        for line in failures:  # now, since the others may take hours
+            print(f"esrgan-upscale: {printable(line)}", file=sys.stderr)
+        upscaler = _upscaler(generator, options)
+        with record:
+            failures += _run(todo, sizes, upscaler, record, options)
+    if failures:
+        raise ValueError(f"{len(failures)} of {len(jobs)} images failed:\n  " + "\n  ".join(map(printable, failures)))
+
+
+def _to_do(jobs: Sequence[Job], record: Record, overwrite: bool) -> list[Job]:
+    """Return the jobs whose outputs are not there.
+
+    Raises:
+        ValueError: where an output is there that another command made, or anybody else.
+    """
+    todo = [job for job in jobs if not record.holds(job.output, job.source, job.frame)]
+    if finished := len(jobs) - len(todo):
+        print(f"{finished} of {len(jobs)} outputs were made with these settings before and stay", file=sys.stderr)
+    existing = [job.output for job in todo if record.exists(job.output) and not record.cut(job.output)]
+    if existing and not overwrite:
+        raise ValueError(
+            f"{len(existing)} outputs exist already that this command did not make, {printable(existing[0])} first; "
+            "add --overwrite to replace them, or name another folder"
+        )
+    return todo
+
+
+def _sizes(jobs: Sequence[Job]) -> dict[Path, tuple[int, int]]:
+    from esrgan_lit.images.reading import size_of
+
+    return {source: size_of(source) for source in {job.source: None for job in jobs}}
+
+
+def _check_sizes(
+    jobs: Sequence[Job], sizes: dict[Path, tuple[int, int]], outscale: FinalSize | None, faults: dict[Job, str]
+) -> None:
+    """Note the jobs whose outputs are larger than their format allows, where the output's size is known."""
+    from esrgan_lit.images.writing import check_size
+
+    for job in jobs:
+        if outscale is not None and job not in faults and all(sizes[job.source]):
+            try:
+                check_size(job.output, *_output_size(sizes[job.source], outscale))
+            except OSError as error:
+                faults[job] = str(error)
 
 
 def _run(
-    jobs: dict[Path, Path],
+    jobs: Sequence[Job],
     sizes: dict[Path, tuple[int, int]],
     upscaler: Upscaler,
     record: Record,
     options: argparse.Namespace,
-) -> None:
-    todo = {output: source for output, source in jobs.items() if not record.holds(output, source)}
-    if finished := len(jobs) - len(todo):
-        print(f"{finished} of {len(jobs)} outputs were made with these settings before and stay", file=sys.stderr)
-    existing = [output for output in todo if output.exists()]
-    if existing and not options.overwrite:
-        raise ValueError(
-            f"{len(existing)} outputs exist already that this command did not make, {existing[0]} first; add "
-            "--overwrite to replace them, or name another folder"
-        )
-    for output in todo:
-        for leftover in unfinished_files(output):
+) -> list[str]:
+    """Enlarge one image after the other, and return a line for each that failed."""
+    for job in jobs:
+        for leftover in unfinished_files(job.output):
             leftover.unlink(missing_ok=True)  # of a run that was killed
-    if todo:
-        height, width = max((sizes[source] for source in todo.values()), key=lambda size: size[0] * size[1])
-        if height:
-            print(
-                f"engine {upscaler.engine.name} on {upscaler.engine.device}; about "
-                f"{upscaler.predicted_bytes(height, width) / 2**20:,.0f} MiB for the largest image, {width}×{height}",
-                file=sys.stderr,
-            )
+    height, width = max((sizes[job.source] for job in jobs), key=lambda size: size[0] * size[1])
+    if height:
+        needed = upscaler.predicted_bytes(height, width, to_size=options.outscale is not None)
+        print(
+            f"engine {upscaler.engine.name} on {upscaler.engine.device}; about {needed / 2**20:,.0f} MiB for the "
+            f"largest image, {width}×{height}",
+            file=sys.stderr,
+        )
     failures = []
-    total = sum(height * width for height, width in (sizes[source] for source in todo.values()))
+    total = sum(height * width for height, width in (sizes[job.source] for job in jobs))
     with tqdm(total=total, desc="upscaling", unit="px", unit_scale=True, smoothing=0.1) as bar:
-        for output, source in todo.items():
+        for job in jobs:
             before = bar.n
             try:
-                _upscale_file(source, output, upscaler, record, options, bar)
-            except (OSError, RuntimeError, ValueError, MemoryError) as error:
-                failures.append(str(error) if str(source) in str(error) else f"{source}: {error}")
-            bar.update(sizes[source][0] * sizes[source][1] - (bar.n - before))  # what failed is dealt with, too
+                _upscale_file(job, upscaler, record, options, bar)
+            except Exception as error:  # whatever a file does, the others are not its matter
+                said = _said(error)
+                failures.append(said if str(job.source) in said else f"{job.source}: {said}")
+                if len(jobs) > 1:
+                    tqdm.write(f"esrgan-upscale: {printable(failures[-1])}", file=sys.stderr)
+            bar.update(sizes[job.source][0] * sizes[job.source][1] - (bar.n - before))  # a failure is dealt with, too
     if upscaler.fallbacks:
         print(f"{upscaler.fallbacks} tiles were not finite and were computed again in fp32", file=sys.stderr)
-    if failures:
-        raise ValueError(f"{len(failures)} of {len(jobs)} images failed:\n  " + "\n  ".join(failures))
+    return failures
 
 
-def _upscale_file(
-    source: Path, output: Path, upscaler: Upscaler, record: Record, options: argparse.Namespace, bar: tqdm
-) -> None:
+def _upscale_file(job: Job, upscaler: Upscaler, record: Record, options: argparse.Namespace, bar: tqdm) -> None:
+    from esrgan_lit.images.picture import has_alpha
     from esrgan_lit.images.reading import read_picture
     from esrgan_lit.images.writing import check_format, written_picture
 
-    state = file_state(source)
-    picture = read_picture(source)
-    if options.alpha_mode != "ignore":
-        check_format(picture, output)
-    size = None if options.outscale is None else _output_size(picture.pixels, options.outscale)
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(job.output.parent).free) < _LEAST_FREE:
+        raise OSError(f"the disk of {job.output.parent} is full ({free:,} bytes are free); make room and go on")
+    state = file_state(job.source)
+    picture = read_picture(job.source, job.frame)
+    if options.alpha_mode == "ignore" and has_alpha(picture.pixels):
+        picture = picture._replace(
+            pixels=picture.pixels[..., :-1] if picture.pixels.shape[2] > 2 else picture.pixels[..., 0]
+        )
+    check_format(picture, job.output)
+    upscaler.check_channels(picture.pixels)
+    size = None if options.outscale is None else _output_size(picture.pixels.shape[:2], options.outscale)
     pixels = upscaler(picture.pixels, lambda megapixels: bar.update(megapixels * 1e6), size)
-    with written_picture(picture._replace(pixels=pixels), output, options.quality) as unfinished:
-        record.add(output, unfinished, source, state)
+    try:
+        with written_picture(picture._replace(pixels=pixels), job.output, options.quality) as unfinished:
+            record.add(job.output, unfinished, job.source, job.frame, state)
+    except OSError as error:
+        raise OSError(f"{job.output} cannot be written: {error.strerror or error}") from error
 
 
-def _plan_outputs(inputs: Sequence[str | Path], output: Path, kind: str = "png") -> dict[Path, Path]:
-    """Where each image goes: {output file: input file}. Folders keep their structure.
-
-    Args:
-        inputs: files, folders (recursive) or glob patterns.
-        output: an image file for one image file, else a folder.
-        kind: the outputs' format in a folder; ``same`` keeps each input's.
-
-    Raises:
-        ValueError: when an input holds no image, or two inputs would be written to one file.
-    """
-    expanded = [Path(found) for given in inputs for found in _matches(str(given))]
-    names_file = output.suffix.lower() in SUFFIXES and not output.is_dir()
-    if len(expanded) == 1 and expanded[0].is_file() and names_file:
-        if output.exists() and output.samefile(expanded[0]):
-            raise ValueError(f"-o {output} is the input itself; name another file")
-        return {output: expanded[0]}
-    for source in expanded:
-        if not source.exists():
-            raise ValueError(f"INPUT: {source} does not exist (looked in {Path.cwd()})")
-    if names_file:
-        raise ValueError(f"-o {output} names one image file, but there are several inputs or a folder; name a folder")
-    jobs: dict[Path, Path] = {}
-    written_to = output.resolve()
-    for given in expanded:
-        for source in list_images([given], "INPUT"):
-            inside = given.is_dir() and given.resolve() != written_to and written_to in source.resolve().parents
-            if source.name.startswith(".") or inside:
-                continue  # unfinished files, and earlier outputs where the output folder lies in the input folder
-            kept = source.relative_to(given) if given.is_dir() else Path(source.name)
-            target = output / kept
-            target = target if kind == "same" else target.with_suffix(f".{kind}")
-            if jobs.get(target, source).resolve() != source.resolve():
-                raise ValueError(
-                    f"{jobs[target]} and {source} would both be written to {target}; rename one of them, or keep their "
-                    "formats with --format same"
-                )
-            if target.exists() and target.samefile(source):
-                raise ValueError(f"{source} would be replaced by its own enlargement; name another folder")
-            jobs[target] = source
-    return jobs
-
-
-def _matches(given: str) -> list[str]:
-    if Path(given).exists() or not glob.has_magic(given):
-        return [given]
-    if not (found := sorted(glob.glob(given, recursive=True))):  # noqa: PTH207 (Path's takes no absolute pattern)
-        raise ValueError(f"INPUT: nothing matches {given} (looked in {Path.cwd()})")
-    return [each for each in found if Path(each).is_dir() or Path(each).suffix.lower() in SUFFIXES]
-
-
-def _settings_of(options: argparse.Namespace, generator: Generator) -> dict[str, Any]:
+def _settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What changes the pixels: the weights and the options, but not engine, device and memory."""
-    weights = hashlib.sha256()
-    for key, value in generator.state_dict().items():
-        weights.update(key.encode() + value.numpy().tobytes())
-    names = ("outscale", "self_ensemble", "back_project", "quality", "precision", "alpha_mode")
-    kept = {name: getattr(options, name) for name in names}
+    names = ("alpha", "without_ema", "outscale", "self_ensemble", "back_project", "quality", "precision", "alpha_mode")
     tiles = (options.tile, options.overlap if options.tile else None)
-    return {"architecture": generator.architecture, "weights": weights.hexdigest(), "tiles": tiles, **kept}
+    kept = {name: getattr(options, name) for name in names}
+    return {"weights": [_identity(each) for each in options.checkpoint], "tiles": tiles, **kept}
 
 
-def _output_size(low_res: np.ndarray, outscale: FinalSize) -> tuple[int, int]:
-    """Height and width of the output for a factor of the input's size, or for (width, height)."""
+def _identity(checkpoint: str) -> str:
+    """Return what tells a checkpoint from others, before it is loaded."""
+    path = Path(checkpoint)
+    if path.is_dir():  # of save_pretrained
+        files = [file for file in sorted(path.iterdir()) if file.suffix in (".json", ".safetensors")]
+        return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
+    return digest(path) if path.is_file() else checkpoint.lower()  # a release's name
+
+
+def _output_size(size: Sequence[int], outscale: FinalSize) -> tuple[int, int]:
+    """Height and width of the output for a factor of the input's (height, width), or for (width, height)."""
     if isinstance(outscale, tuple):
         return outscale[1], outscale[0]
-    height, width = low_res.shape[:2]
-    return max(1, round(height * outscale)), max(1, round(width * outscale))
+    return max(1, round(size[0] * outscale)), max(1, round(size[1] * outscale))
 
 
 def _generator(options: argparse.Namespace) -> Generator:
     from esrgan_lit.weights.interpolate import interpolate
     from esrgan_lit.weights.load import load_generator
 
-    ema = not options.without_ema
-    if len(options.checkpoint) > 2:
-        raise ValueError(f"{len(options.checkpoint)} checkpoints; give one, or two with --alpha: PSNR GAN")
-    if (len(options.checkpoint) == 2) != (options.alpha is not None):
-        raise ValueError("--alpha goes with two checkpoints: --checkpoint PSNR GAN --alpha 0.8")
-    networks = [load_generator(path, ema=ema) for path in options.checkpoint]
+    networks = [load_generator(path, ema=not options.without_ema) for path in options.checkpoint]
     return interpolate(networks[0], networks[1], options.alpha) if len(networks) == 2 else networks[0]
 
 
-def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text} is no amount of memory; use for example 8G or 500M")
-    amount = int(float(match[1]) * _UNITS[match[2]])
-    if not match[2] and amount < _UNITS["m"]:
-        raise argparse.ArgumentTypeError(f"{text} means bytes, too few for any network; add a unit: {match[1]}M")
-    return amount
+def _upscaler(generator: Generator, options: argparse.Namespace) -> Upscaler:
+    from esrgan_lit.inference.upscaler import Upscaler
 
-
-def _final_size(text: str) -> FinalSize:
-    if match := re.fullmatch(r"(\d+)[x×](\d+)", text):
-        width, height = int(match[1]), int(match[2])
-        if width and height:
-            return width, height
-    elif re.fullmatch(r"\d+(\.\d+)?|\.\d+", text) and float(text) > 0:
-        return float(text)
-    raise argparse.ArgumentTypeError(f"{text} is no size; use a factor such as 2.5, or WIDTHxHEIGHT such as 1920x1080")
-
-
-def _engine(text: str) -> EngineName:
-    try:
-        check_engine(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return cast(EngineName, text)
-
-
-def _quality(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is no quality; use 1 … 100")
-    return int(text)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("esrgan-upscale", description="Enlarge images with a trained generator.")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders (recursive) or globs")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="image file for one image, else a folder")
-    parser.add_argument(
-        "--checkpoint",
-        nargs="+",
-        required=True,
-        help="checkpoint (.ckpt), weights, or a release's name such as esrgan_x4; two for --alpha",
+    return Upscaler(
+        generator,
+        options.engine,
+        options.device,
+        options.precision,
+        options.max_memory,
+        options.overlap,
+        options.tile,
+        options.self_ensemble,
+        options.back_project,
+        options.compile,
+        options.alpha_mode,
     )
-    parser.add_argument("--alpha", type=float, help="blend two checkpoints: 0 is the first (PSNR), 1 the second (GAN)")
-    parser.add_argument("--without-ema", action="store_true", help="the last weights rather than the averaged ones")
-    add_import_option(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that other settings or programs made")
-    pixels = parser.add_argument_group("pixels")
-    pixels.add_argument("--outscale", type=_final_size, help="final size: a factor such as 2.5, or WIDTHxHEIGHT")
-    pixels.add_argument("--format", default="png", choices=[*FORMATS, "same"], help="of outputs in a folder")
-    pixels.add_argument("--quality", type=_quality, default=DEFAULT_QUALITY, help="of JPEG, WebP and AVIF, 1 … 100")
-    pixels.add_argument(
-        "--alpha-mode",
-        default="transparency",
-        choices=ALPHA_MODES,
-        help="what alpha is: transparency, a channel of its own (separate), or nothing (ignore)",
-    )
-    pixels.add_argument("--self-ensemble", action="store_true", help="mean over eight flips and rotations")
-    pixels.add_argument(
-        "--back-project", nargs="?", const="gaussian", choices=BACK_PROJECTIONS, help="agree with the input when shrunk"
-    )
-    machine = parser.add_argument_group("machine")
-    machine.add_argument(
-        "--engine", type=_engine, default="auto", help="torch, winograd, or auto: winograd where it can, else torch"
-    )
-    machine.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    machine.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto: fp16 on CUDA, else fp32")
-    machine.add_argument("--compile", action="store_true", help="compile with Inductor (torch; takes a minute first)")
-    machine.add_argument("--max-memory", type=_bytes, help="what the process may take, for example 8G")
-    machine.add_argument("--tile", type=int, help="largest side of tiles (default: no tiles unless memory needs them)")
-    machine.add_argument("--overlap", type=int, default=OVERLAP, help="of tiles on each side, in input pixels")
-    return parser

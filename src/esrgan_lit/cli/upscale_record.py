@@ -1,11 +1,19 @@
 """The record of ``esrgan-upscale``: which outputs in a folder were made from what, so that the same command goes on."""
 
+from __future__ import annotations
+
 import hashlib
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+NAME = ".esrgan-upscale.jsonl"
+_CUT = re.compile(r'\{"output": ("(?:[^"\\]|\\.)*"), "state": \[(\d+), (\d+)\]')
 
 
 class Record:
@@ -15,66 +23,103 @@ class Record:
     output that is there and fits its line is whole and unchanged.
 
     Args:
-        folder: that outputs go to; ``None`` keeps no record.
+        folder: that outputs go to.
         settings: whatever changes the pixels.
+        alone: let no other process use the record until the block ends.
     """
 
-    NAME = ".esrgan-upscale.jsonl"
+    NAME = NAME
 
-    def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], alone: bool = True) -> None:
         self.folder = folder
         self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        self.lines: dict[str, dict[str, Any]] = {}
+        self._lock = FileLock(folder / f"{NAME}.lock") if alone else None
+        self.read()
 
-    def __enter__(self) -> "Record":
-        if self.folder is None:
-            return self
+    def read(self) -> None:
+        """Read what other processes have made since."""
+        self.lines = {entry["output"]: entry for entry in read_entries(self.folder)}
+
+    def __enter__(self) -> Record:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / f"{self.NAME}.lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ValueError(f"another esrgan-upscale writes to {self.folder}; wait for it, or name another") from error
-        file = self.folder / self.NAME
-        for line in file.read_text().splitlines() if file.exists() else []:
+        if self._lock is not None:
             try:
-                entry = json.loads(line)
-                self.lines[entry["output"]] = entry
-            except (ValueError, KeyError):
-                continue  # cut short by a kill: its output has not got its name
+                self._lock.acquire(timeout=0)
+            except Timeout as error:
+                raise ValueError(
+                    f"another esrgan-upscale writes to {self.folder}; wait for it, or name another"
+                ) from error
+            self.read()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.folder is not None:
+        if self._lock is not None:
             self._lock.release()
 
-    def holds(self, output: Path, source: Path) -> bool:
+    def exists(self, output: Path) -> bool:
+        """Whether something of an output's name is there; not where the name is too long."""
+        return os.path.exists(output)  # noqa: PTH110 (Path's raises)
+
+    def holds(self, output: Path, source: Path, frame: int | None = None) -> bool:
         """Whether an output is there, whole, unchanged, and made from this source with these settings."""
-        if self.folder is None or not output.exists():
+        if not self.exists(output):
             return False
         entry = self.lines.get(self._name(output))
-        return entry is not None and entry == self._entry(output, output, source, file_state(source))
+        return entry is not None and entry == self._entry(output, output, source, frame, file_state(source))
 
-    def add(self, output: Path, unfinished: Path, source: Path, state: tuple[int, int]) -> None:
+    def cut(self, output: Path) -> bool:
+        """Whether an output is there, unchanged since it was made here, and its line lost what it was made from."""
+        entry = self.lines.get(self._name(output))
+        return (
+            entry is not None
+            and "source" not in entry
+            and self.exists(output)
+            and entry["state"] == list(file_state(output))
+        )
+
+    def add(self, output: Path, unfinished: Path, source: Path, frame: int | None, state: tuple[int, int]) -> None:
         """Note that ``unfinished`` is about to become ``output``."""
-        if self.folder is None:
-            return
-        entry = self._entry(output, unfinished, source, state)
-        with (self.folder / self.NAME).open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        entry = self._entry(output, unfinished, source, frame, state)
+        path = self.folder / NAME
+        with path.open("ab+") as file:  # one write, behind those of other processes
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            whole = file.read(1) in (b"", b"\n")  # the last line may have been cut by a kill or a full disk
+            file.write((b"" if whole else b"\n") + json.dumps(entry).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the output has its name, also where the power fails
 
-    def _entry(self, output: Path, written: Path, source: Path, state: tuple[int, int]) -> dict[str, Any]:
+    def _entry(
+        self, output: Path, written: Path, source: Path, frame: int | None, state: tuple[int, int]
+    ) -> dict[str, Any]:
         return {
             "output": self._name(output),
             "state": list(file_state(written)),
             "source": str(source.resolve()),
             "source_state": list(state),
+            "frame": frame,
             "settings": self.settings,
         }
 
     def _name(self, output: Path) -> str:
-        assert self.folder is not None
         return output.relative_to(self.folder).as_posix()
+
+
+def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a folder's record; of a cut one what it holds: its output, and the output's state."""
+    try:
+        text = (folder / NAME).read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return
+    for line in re.split(r'\n|(?=\{"output": )', text):  # a cut line may have the next one behind it
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            if found := _CUT.match(line):
+                yield {"output": json.loads(found[1]), "state": [int(found[2]), int(found[3])]}
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("output"), str) and "state" in entry:
+            yield entry
 
 
 def file_state(path: Path) -> tuple[int, int]:
