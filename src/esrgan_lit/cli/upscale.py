@@ -185,7 +185,17 @@ def _upscale_file(job: Job, upscaler: Upscaler, record: Record, options: argpars
 
 def _settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What changes the pixels: the weights and the options, but not engine, device and memory."""
-    names = ("alpha", "without_ema", "outscale", "self_ensemble", "back_project", "quality", "precision", "alpha_mode")
+    names = (
+        "alpha",
+        "without_ema",
+        "scale",
+        "outscale",
+        "self_ensemble",
+        "back_project",
+        "quality",
+        "precision",
+        "alpha_mode",
+    )
     tiles = (options.tile, options.overlap if options.tile else None)
     kept = {name: getattr(options, name) for name in names}
     return {"weights": [_identity(each) for each in options.checkpoint], "tiles": tiles, **kept}
@@ -211,7 +221,7 @@ def _generator(options: argparse.Namespace) -> Generator:
     from esrgan_lit.weights.interpolate import interpolate
     from esrgan_lit.weights.load import load_generator
 
-    networks = [load_generator(path, ema=not options.without_ema) for path in options.checkpoint]
+    networks = [load_generator(path, not options.without_ema, options.scale) for path in options.checkpoint]
     return interpolate(networks[0], networks[1], options.alpha) if len(networks) == 2 else networks[0]
 
 

@@ -106,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--alpha", type=float, help="blend two checkpoints: 0 is the first (PSNR), 1 the second (GAN)")
     parser.add_argument("--without-ema", action="store_true", help="the last weights rather than the averaged ones")
+    parser.add_argument(
+        "--scale", type=int, help="of a file that leaves it open: an RRDBNet with one upsampling layer may be x2 or x3"
+    )
     add_import_option(parser)
     parser.add_argument(
         "--frames", type=_frames, help="of animations and pages of a file: all, first, or one by its number, from 1 on"
