@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from esrgan_lit import Discriminator, GanStage, PsnrStage, RRDBNet, load_generator, save_generator
+from esrgan_lit import Discriminator, GanStage, PsnrStage, RRDBNet, SRResNet, load_generator, save_generator
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import RelativisticAverageLoss, StandardLoss
 from esrgan_lit.losses.perceptual import PerceptualLoss
@@ -227,3 +227,72 @@ def test_checkpoints_hold_plain_containers_and_give_both_networks(
     assert not [key for key in content["state_dict"] if "perceptual" in key]
     assert_same(load_generator(tmp_path / "a.ckpt"), stage.ema)
     assert_same(load_generator(tmp_path / "a.ckpt", ema=False), stage.generator)
+
+
+def test_the_discriminator_may_be_trained_alone_first() -> None:
+    """Its steps are those of a generator that stays; then both go on as if training began there."""
+    stage = small_gan(discriminator_warmup=2, generator=small_generator())
+    before, average = (copy.deepcopy(network) for network in (stage.generator, stage.ema_generator))
+    discriminator = copy.deepcopy(stage.discriminator).double()
+    optimizer = ADAM(discriminator.parameters())
+
+    class Watch(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+            if trainer.global_step == 2:
+                assert_same(before.double(), stage.generator)
+                assert_same(average.double(), stage.ema_generator)
+                for ours, theirs in zip(stage.discriminator.parameters(), discriminator.parameters(), strict=True):
+                    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+                assert not trainer.optimizers[0].state  # as before its first step
+
+    generator = copy.deepcopy(before).double()
+    for low_res, high_res in pairs()[:2]:
+        with torch.no_grad():
+            fake = generator(low_res.double())
+        _, loss = plain_losses("released", discriminator(high_res.double()), discriminator(fake))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    trainer = fit(stage, callbacks=[Watch()])
+    assert trainer.global_step == STEPS
+    assert not torch.equal(before.conv_first.weight, stage.generator.conv_first.weight)
+    with pytest.raises(ValueError, match=r"discriminator_warmup -1 is no whole number"):
+        small_gan(discriminator_warmup=-1)
+
+
+def test_the_discriminator_starts_from_a_file(tmp_path: Path) -> None:
+    trained = small_gan()
+    fit(trained, double=False).save_checkpoint(tmp_path / "a.ckpt", weights_only=False)
+    state = trained.discriminator.state_dict()
+    names = [f"net{number}" for number in range(len(state))]  # BasicSR's are others too, of the same layers
+    torch.save({"params": dict(zip(names, state.values(), strict=True))}, tmp_path / "b.pth")
+    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "c.pth")
+    for name in ("a.ckpt", "b.pth", "c.pth"):
+        assert_same(small_gan(discriminator_from=tmp_path / name).discriminator, trained.discriminator)
+    with pytest.raises(WeightsError, match=r"no discriminator that fits .*features.0.weight is 4×3×3×3 there and 8×3"):
+        small_gan(discriminator=Discriminator(32, 8), discriminator_from=tmp_path / "a.ckpt")
+    with pytest.raises(WeightsError, match=r"none.ckpt is no file"):
+        small_gan(discriminator_from=tmp_path / "none.ckpt")
+
+
+@pytest.mark.parametrize("scale", [2, 3, 8])
+@pytest.mark.parametrize("kind", [RRDBNet, SRResNet])
+def test_another_scale_starts_from_what_fits(
+    kind: type[Any], scale: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained, stage = kind(4, blocks=1, width=8), kind(scale, blocks=1, width=8)
+    fresh = copy.deepcopy(stage)
+    save_generator(trained, tmp_path / "x4.safetensors")
+    made = PsnrStage(stage, start_from=tmp_path / "x4.safetensors").generator.state_dict()
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert f"is a network of scale 4 and this one of {scale}" in message
+    for key, value in made.items():
+        theirs = trained.state_dict().get(key)
+        fits = theirs is not None and theirs.shape == value.shape
+        assert torch.equal(value, theirs if fits else fresh.state_dict()[key]), key
+        assert fits or key in message
+    assert torch.equal(made["conv_first.weight"], trained.conv_first.weight)
+    assert all(key in made or key in message for key in trained.state_dict())
+    with pytest.raises(WeightsError, match="blocks is 1 in the file and 2 here"):
+        PsnrStage(kind(scale, blocks=2, width=8), start_from=tmp_path / "x4.safetensors")

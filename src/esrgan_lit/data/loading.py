@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from esrgan_lit.data.crops import CropDataset
 from esrgan_lit.degradations.pairs import Crops
@@ -33,7 +33,7 @@ class StepSampler(Sampler[list[int]]):
         batch: samples per rank and iteration.
         rank: of this process.
         ranks: number of processes.
-        steps: iterations of the whole training.
+        steps: iterations until it ends: of the whole training, or of each pass where there are several.
         start: gives the iteration to start from, asked when iteration starts (after a checkpoint was restored).
     """
 
@@ -46,10 +46,25 @@ class StepSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         return self.steps
 
+    def end_of(self, step: int) -> int:
+        """Return the iteration that the pass ends at in which an iteration is."""
+        return (step // self.steps + 1) * self.steps
+
     def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start(), self.steps):
+        begin = self.start()
+        for step in range(begin, self.end_of(begin)):
             first = (step * self.ranks + self.rank) * self.batch
             yield list(range(first, first + self.batch))
+
+
+class RankShare(DistributedSampler[Any]):
+    """Every rank's share of whole images: equally many, with positions past the last where their number asks for it.
+
+    Of its base class, which Lightning leaves as it is, whatever ``use_distributed_sampler`` says.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rank, self.total_size, self.num_replicas))
 
 
 @dataclass(eq=False)
@@ -109,9 +124,10 @@ class RetryingLoader:
 
     def __iter__(self) -> Iterator[Any]:
         step, deaths, batches = self.sampler.start(), 0, None
+        end = self.sampler.end_of(step)
         # A thread asks for them: in the main one PyTorch would raise a worker's death wherever training just is.
         with ThreadPoolExecutor(1) as thread:
-            while step < self.sampler.steps:
+            while step < end:
                 try:
                     batches = batches or thread.submit(iter, self._from(step)).result()
                     batch = thread.submit(next, batches).result()

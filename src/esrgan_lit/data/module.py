@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -13,9 +14,9 @@ import lightning as L  # noqa: N812 (Lightning's own idiom)
 from torch.utils.data import DataLoader
 
 from esrgan_lit.data.crops import CropDataset
-from esrgan_lit.data.loading import RetryingLoader, StepSampler, ThreadedLoader
+from esrgan_lit.data.loading import RankShare, RetryingLoader, StepSampler, ThreadedLoader
 from esrgan_lit.data.packed import PackedImages, is_packed, pack
-from esrgan_lit.data.pairing import ImageDataset, ValidationImage, pair_up
+from esrgan_lit.data.pairing import ImageDataset, LowResDataset, NamedImage, ValidationImage, pair_up
 from esrgan_lit.data.photographs import FaultPolicy, Photograph, check_images, large_enough
 from esrgan_lit.degradations.bicubic import Bicubic, LowResForm
 from esrgan_lit.degradations.pairs import Crops, Degradation, make_pairs
@@ -23,6 +24,8 @@ from esrgan_lit.images.listing import list_images
 from esrgan_lit.overrides import as_override
 from esrgan_lit.private_api import batches_begun
 from esrgan_lit.resize import Boundary
+
+Sources = Sequence[str | Path]
 
 
 class PairDataModule(L.LightningDataModule):
@@ -32,8 +35,10 @@ class PairDataModule(L.LightningDataModule):
 
     Args:
         train: folders (searched recursively), image files or what ``esrgan-data pack`` made; their union is trained on.
+            None where nothing is trained.
         validation: the same, for whole high-resolution images, or None for no validation.
-        validation_low_res: folder of their low-resolution partners; made from them where None.
+        validation_low_res: folder of their low-resolution partners; made from them where None. For ``validation_sets``
+            a mapping of names to folders.
         scale: factor between low and high resolution.
         crop: side of the high-resolution training crops, a multiple of ``scale``.
         batch: crops per GPU and iteration.
@@ -51,6 +56,8 @@ class PairDataModule(L.LightningDataModule):
         seed: of the order, the crops and the augmentation.
         degradation: makes the low-resolution images in place of :class:`Bicubic`; ``boundary`` and ``low_res_form`` are
             then its own.
+        validation_sets: further images, by the name of their set: logged as ``val/NAME/psnr_y`` ….
+        predict: low-resolution images that ``trainer.predict`` enlarges, given as ``train`` is.
 
     Raises:
         ValueError: before training starts, for what :meth:`setup` finds wrong.
@@ -58,9 +65,9 @@ class PairDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        train: Sequence[str | Path],
-        validation: Sequence[str | Path] | None = None,
-        validation_low_res: str | Path | None = None,
+        train: Sources | None = None,
+        validation: Sources | None = None,
+        validation_low_res: str | Path | Mapping[str, str | Path] | None = None,
         scale: int = 4,
         crop: int = 128,
         batch: int = 16,
@@ -76,6 +83,8 @@ class PairDataModule(L.LightningDataModule):
         workers: int | None = None,
         seed: int = 0,
         degradation: Degradation | None = None,
+        validation_sets: Mapping[str, Sources] | None = None,
+        predict: Sources | None = None,
     ) -> None:
         super().__init__()
         self.degradation: Degradation = degradation or Bicubic(scale, boundary, low_res_form)
@@ -90,8 +99,9 @@ class PairDataModule(L.LightningDataModule):
         if workers is not None and workers < 0:
             raise ValueError(f"workers {workers} is negative; give 0 for a thread, or null to choose by what is read")
         self.sources = train
-        self.validation_sources = validation
-        self.validation_low_res = validation_low_res
+        self.validation_sources = {**({} if validation is None else {"": validation}), **(validation_sets or {})}
+        self.validation_low_res = _by_set(validation_low_res, self.validation_sources)
+        self.predict = predict
         self.crop = crop
         self.batch = batch
         self.augment = augment
@@ -104,7 +114,12 @@ class PairDataModule(L.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.photographs: list[Photograph] = []
-        self.images: ImageDataset | None = None
+        self.validation_sets: dict[str, ImageDataset] = {}
+
+    @property
+    def images(self) -> ImageDataset | None:
+        """The images of ``validation``; None for none."""
+        return self.validation_sets.get("")
 
     def list_files(self) -> None:
         """Find the files of every source, without reading any.
@@ -112,29 +127,32 @@ class PairDataModule(L.LightningDataModule):
         Raises:
             ValueError: for a source that does not exist or holds no image, and for partners that do not pair up.
         """
-        named = {"data.train": self.sources, "data.validation": self.validation_sources}
-        for setting, sources in (named | {"data.validation_low_res": self.validation_low_res}).items():
-            if sources is None:
-                continue
+        named: dict[str, Any] = {} if self.sources is None else {"data.train": self.sources}
+        named |= {_setting(name): sources for name, sources in self.validation_sources.items()}
+        partners = "data.validation_low_res"
+        named |= {f"{partners}.{name}" if name else partners: one for name, one in self.validation_low_res.items()}
+        for setting, sources in named.items():
             if not (paths := as_paths(sources)):
                 raise ValueError(f"{setting} is empty; give {as_override(setting, ['FOLDER'])}")
             for source in paths:
                 if not is_packed(source):
                     list_images([source], setting)
 
+    def count_files(self) -> int:
+        """Return how many images there are to train on, without reading any."""
+        sources = as_paths(self.sources or [])
+        packed, files = ([source for source in sources if is_packed(source) == kind] for kind in (True, False))
+        return sum(len(PackedImages(one).images()) for one in packed) + len(list_images(files, "data.train"))
+
     def setup(self, stage: str) -> None:
         """List and check all images, before training starts."""
-        if self.validation_sources is not None and self.images is None:
-            scale = self.degradation.scale
-            least = 2 * scale + 11  # the border that metrics shave, and SSIM's window
-            high_res = open_images(self.validation_sources, "data.validation", "refuse")
-            high_res = large_enough(high_res, least, "refuse")
-            low_res = None
-            if self.validation_low_res is not None:
-                low_res = open_images([self.validation_low_res], "data.validation_low_res", "refuse")
-                low_res = pair_up(high_res, low_res, scale)
-            self.images = ImageDataset(high_res, low_res, self.degradation)
+        if stage != "predict":
+            for name in self.validation_sources.keys() - self.validation_sets.keys():
+                self.validation_sets[name] = self._open_set(name)
+            self.validation_sets = {name: self.validation_sets[name] for name in self.validation_sources}
         if stage == "fit" and not self.photographs:
+            if self.sources is None:
+                raise ValueError("data.train is not set: give the folders to train on, PairDataModule(train=[FOLDER])")
             found = open_images(self.sources, "data.train", self.unreadable_images, self.cache)
             self.photographs = large_enough(found, self.crop, self.small_images)
 
@@ -142,7 +160,7 @@ class PairDataModule(L.LightningDataModule):
         """Return batches from the iteration that the trainer is at."""
         crops = self._crops(self.in_memory)
         trainer = self._attached_trainer()
-        sampler = self._sampler(trainer.max_steps, lambda: batches_begun(trainer))
+        sampler = self._sampler(self.epoch_length, lambda: batches_begun(trainer))
         finish = _as_they_are if self.on_device else partial(make_pairs, degradation=self.degradation)
         workers = self.workers
         if workers is None:
@@ -155,14 +173,35 @@ class PairDataModule(L.LightningDataModule):
         crops = self._crops(in_memory=False)
         return [str(crops.source_of(number)) for number in next(iter(self._sampler(step + 1, lambda: step)))]
 
-    def val_dataloader(self) -> DataLoader[ValidationImage] | list[None]:
-        """Return whole images one by one, every rank its share."""
-        if self.images is None:
-            return []
+    def val_dataloader(self) -> list[DataLoader[ValidationImage]]:
+        """Return whole images one by one, every rank its share; a loader for each set."""
+        return [DataLoader(images, sampler=self._share(images)) for images in self.validation_sets.values()]
+
+    def test_dataloader(self) -> list[DataLoader[ValidationImage]]:
+        """Return the images of the validation: other ones are the ``validation`` of another data module."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[NamedImage]:
+        """Return the low-resolution images one by one, every rank its share."""
+        if self.predict is None:
+            raise ValueError("data.predict is not set: give the folders to enlarge, PairDataModule(predict=[FOLDER])")
+        images = LowResDataset(open_images(self.predict, "data.predict", self.unreadable_images))
+        return DataLoader(images, sampler=self._share(images))
+
+    def _share(self, images: ImageDataset | LowResDataset) -> RankShare:
         trainer = self._attached_trainer()
-        rounds = ceil(len(self.images) / trainer.world_size)
-        share = range(trainer.global_rank, rounds * trainer.world_size, trainer.world_size)
-        return DataLoader(self.images, batch_sampler=[[position] for position in share])
+        return RankShare(images, trainer.world_size, trainer.global_rank, shuffle=False)
+
+    def _open_set(self, name: str) -> ImageDataset:
+        scale = self.degradation.scale
+        least = 2 * scale + 11  # the border that metrics shave, and SSIM's window
+        high_res = open_images(self.validation_sources[name], _setting(name), "refuse")
+        high_res = large_enough(high_res, least, "refuse")
+        low_res = None
+        if self.validation_low_res.get(name) is not None:
+            low_res = open_images([self.validation_low_res[name]], "data.validation_low_res", "refuse")
+            low_res = pair_up(high_res, low_res, scale)
+        return ImageDataset(high_res, low_res, self.degradation, name)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the pairs of a batch that came as crops, on the device that it came to."""
@@ -170,6 +209,14 @@ class PairDataModule(L.LightningDataModule):
             return batch
         # Lightning converted the batch to the trainer's precision before it was floating point.
         return self._attached_trainer().precision_plugin.convert_input(make_pairs(batch, self.degradation))
+
+    @property
+    def epoch_length(self) -> int:
+        """Iterations that Lightning calls an epoch: all of the training by ``max_steps``, a pass by ``max_epochs``."""
+        trainer = self._attached_trainer()
+        if trainer.max_steps != -1 and getattr(trainer, "max_epochs", -1) in (None, -1):
+            return trainer.max_steps
+        return ceil(len(self.photographs) / (self.batch * trainer.world_size))
 
     def _sampler(self, steps: int, start: Callable[[], int]) -> StepSampler:
         trainer = self._attached_trainer()
@@ -183,7 +230,7 @@ class PairDataModule(L.LightningDataModule):
             self.degradation,
             self.seed,
             self.augment,
-            trainer.max_steps * trainer.world_size * self.batch,
+            self.epoch_length * trainer.world_size * self.batch,
             in_memory,
             self.texture_candidates,
         )
@@ -223,6 +270,28 @@ def open_images(
                 found = pack(found, Path(cache) / _digest(found)).images()
         images |= {image.path.resolve(): image for image in found}
     return list(images.values())
+
+
+def _setting(name: str) -> str:
+    return f"data.validation_sets.{name}" if name else "data.validation"
+
+
+def _by_set(low_res: Any, sets: Mapping[str, Sources]) -> dict[str, str | Path]:
+    """Return the folders of low-resolution partners by the name of the set, which is empty for ``data.validation``."""
+    for name in sets:
+        if not re.fullmatch(r"[\w-]*", name):
+            raise ValueError(f"data.validation_sets: {name!r} cannot name a set; use letters, digits, _ and -")
+    if low_res is None:
+        return {}
+    if not isinstance(low_res, Mapping):
+        return {"": low_res}
+    for name in low_res:
+        if name not in sets:
+            raise ValueError(
+                f"data.validation_low_res names a set {name!r}, and data.validation_sets has "
+                f"{', '.join(filter(None, sets)) or 'none'}; give it one of these names"
+            )
+    return dict(low_res)
 
 
 def _digest(photographs: Sequence[Photograph]) -> str:

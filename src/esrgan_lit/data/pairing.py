@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from esrgan_lit.data.photographs import Photograph
@@ -117,11 +118,19 @@ def is_shrunk(high: Photograph, low: Photograph, scale: int) -> bool:
 
 
 class ValidationImage(NamedTuple):
-    """A whole image to be measured; ``counted`` is 0 where another rank measures it too, else 1."""
+    """A whole image to be measured.
+
+    Attributes:
+        name: of the image.
+        pair: low resolution and ground truth.
+        counted: 0 where another rank measures it too, else 1.
+        set: name of the set that it belongs to; empty where there is one without a name.
+    """
 
     name: str
     pair: Pair
     counted: float
+    set: str = ""
 
 
 @dataclass(eq=False)
@@ -134,11 +143,13 @@ class ImageDataset(Dataset[ValidationImage]):
         high_res: whole images.
         low_res: their partners in the same order, or None to make them.
         degradation: makes them.
+        set: name of the set, or empty.
     """
 
     high_res: Sequence[Photograph]
     low_res: Sequence[Photograph] | None
     degradation: Degradation
+    set: str = ""
 
     def __len__(self) -> int:
         return len(self.high_res)
@@ -150,7 +161,29 @@ class ImageDataset(Dataset[ValidationImage]):
         low_res = (
             to_planes(self.low_res[index].pixels())[0] if self.low_res else self.degradation.degrade(high_res, index)
         )
-        return ValidationImage(image.name, Pair(to_unit(low_res), to_unit(high_res)), float(position < len(self)))
+        pair = Pair(to_unit(low_res), to_unit(high_res))
+        return ValidationImage(image.name, pair, float(position < len(self)), self.set)
+
+
+class NamedImage(NamedTuple):
+    """A low-resolution image to be enlarged, and its name."""
+
+    low_res: Tensor
+    name: str
+
+
+@dataclass(eq=False)
+class LowResDataset(Dataset[NamedImage]):
+    """Low-resolution images without ground truth, to be enlarged."""
+
+    low_res: Sequence[Photograph]
+
+    def __len__(self) -> int:
+        return len(self.low_res)
+
+    def __getitem__(self, position: int) -> NamedImage:
+        image = self.low_res[position % len(self)]  # past the last: another rank has it too
+        return NamedImage(to_unit(to_planes(image.pixels())[0]), image.name)
 
 
 def _shorten(names: Sequence[str], most: int = 10) -> str:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
@@ -18,9 +18,10 @@ from esrgan_lit import private_api
 from esrgan_lit.data.pairing import ValidationImage
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.networks.generator import Generator
+from esrgan_lit.training.from_checkpoint import fill, parts_of, read_checkpoint, when_needed
 from esrgan_lit.training.nan_report import NonFiniteLossError, write_nan_report
 from esrgan_lit.training.optimizer_step import BatchNormBuffers, StepOptions, keep_freed_memory
-from esrgan_lit.training.validation import WITHOUT_EMA, Validation
+from esrgan_lit.training.validation import WITHOUT_EMA, Validation, as_image, enlarge
 from esrgan_lit.weights.load import load_weights_into
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
@@ -102,6 +103,43 @@ class Stage(L.LightningModule):
         """Names of the terms that a network descends, among those that are logged."""
         return [*self.loss_weights]
 
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Make the stage anew that wrote a checkpoint, from the file alone; nothing in it is executed.
+
+        Args:
+            checkpoint_path: of the checkpoint.
+            map_location: device of the stage; None for the CPU.
+            hparams_file: of no use here; Lightning's signature has it.
+            strict: False lets weights be missing or left over.
+            weights_only: of no use here: files are always read so.
+            kwargs: arguments of the constructor, in place of the checkpoint's, such as ``optimizer``.
+
+        Returns:
+            The stage, with the weights, the running average and the settings of the checkpoint. The perceptual term's
+            network is no part of a checkpoint: it is made when training starts.
+
+        Raises:
+            WeightsError: when the file is no checkpoint of this stage.
+            ValueError: for a part of a class that was not imported yet: it is yours to import, or to give.
+        """
+        checkpoint = read_checkpoint(checkpoint_path, cls)
+        stage = cls(**parts_of(checkpoint_path, checkpoint, cls, kwargs), start_from=SCRATCH)
+        fill(stage, checkpoint, strict is not False)
+        return stage if map_location is None else stage.to(map_location)
+
+    def forward(self, low_res: Tensor) -> Tensor:
+        """Enlarge (batch, 3, height, width) RGB images in [0, 1] with the network that a checkpoint's reader gets."""
+        return self.ema_generator.forward(low_res)  # not compiled, or each size would be compiled anew
+
     def networks(self) -> list[nn.Module]:
         """Return the networks that are trained."""
         return [self.generator]
@@ -119,6 +157,8 @@ class Stage(L.LightningModule):
         """Lay out and compile the networks, now that they are on their device."""
         if self.device.type == "cpu":
             keep_freed_memory()
+        for name, term in self.losses.items():
+            self.losses[name] = when_needed(term).to(self.device)
         # Looked up once: PyTorch takes a millisecond to walk through the 500 modules of 23 blocks.
         self.parameters_of = {network: list(network.parameters()) for network in (*self.networks(), self.ema_generator)}
         self.batch_norm_buffers = [buffer for network in self.networks() for buffer in network.buffers()]
@@ -130,6 +170,13 @@ class Stage(L.LightningModule):
         if self.options.compile is not None:
             for network in run:
                 network.compile(mode=self.options.compile)
+
+    def on_train_start(self) -> None:
+        """Begin the log anew where a training begins: the stage may have been trained before."""
+        if self.trainer.global_step == 0:
+            self.validated_at = 0
+            for gathered in (self.sums, self.counts, self.skipped):
+                gathered.zero_()
 
     def split(self, batch: Pair) -> list[Pair]:
         """Return the batch, split along its first dimension into ``options.accumulate`` parts of one size."""
@@ -253,22 +300,20 @@ class Stage(L.LightningModule):
         write_nan_report(folder, {name: terms[name] for name in self.descended}, output, self, batch, sources)
         return folder
 
-    def validation_step(self, batch: ValidationImage, batch_idx: int) -> Tensor:
+    def validation_step(self, batch: ValidationImage | Pair, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Measure whole images; return the EMA model's output for the image panels."""
-        pair = batch.pair
-        # Not through __call__: a compiled network would be compiled anew for each size.
-        output = self.ema_generator.forward(pair.low_res)
-        self.validation.update(output, pair, batch.counted)
+        image = self.validation.cropped(as_image(batch))
+        output = enlarge(self.ema_generator, image.pair.low_res, self.validation.strips_above)
+        self.validation.update(output, image)
         if self.ema is not None:
-            self.validation.update(self.generator.forward(pair.low_res), pair, batch.counted, WITHOUT_EMA)
+            plain = enlarge(self.generator, image.pair.low_res, self.validation.strips_above)
+            self.validation.update(plain, image, WITHOUT_EMA)
         return output
 
     def on_validation_epoch_end(self) -> None:
         """Log the means, step the schedules that wait for them, and note that this validation is complete."""
-        figures = self.validation.compute()
-        for name, figure in figures.items():
-            self.log(f"val/{name}", figure, prog_bar=name == "psnr_y")
-        if self.trainer.sanity_checking:
+        figures = self._log_figures("val")
+        if self.trainer.sanity_checking or not self.trainer.training:
             return
         first = next(iter(figures.values()), None)  # of stage.validation.metrics
         for schedule in self._schedules():
@@ -276,6 +321,29 @@ class Stage(L.LightningModule):
                 schedule.step(first)
         self.validated_at = self.trainer.global_step
         self.figures = self.validation.describe(figures)
+
+    def test_step(self, batch: ValidationImage | Pair, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Measure whole images as a validation does."""
+        return self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means, ``test/psnr_y`` …."""
+        self._log_figures("test")
+
+    def _log_figures(self, kind: str) -> dict[str, float]:
+        figures = self.validation.compute()
+        for name, figure in figures.items():
+            self.log(f"{kind}/{name}", figure, prog_bar=name == "psnr_y")
+        return figures
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Enlarge low-resolution images: a tensor (batch, 3, height, width), or the first part of what a loader gives.
+
+        Returns:
+            (batch, 3, scale · height, scale · width), in [0, 1].
+        """
+        low_res = batch if isinstance(batch, Tensor) else batch[0]
+        return enlarge(self.ema_generator, low_res, self.validation.strips_above).clamp(0, 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a reader needs to build the generator, and how it was trained, as plain containers."""
@@ -288,12 +356,15 @@ class Stage(L.LightningModule):
         """Resume behind the last iteration, whatever moment the checkpoint was written at.
 
         Lightning's counters tell apart many such moments, and some of them lose a validation or the place in the data.
+        They are left as they are where an epoch is a pass over the images, as ``max_epochs`` has it.
         """
-        iterations = checkpoint["global_step"]
+        self.validated_at = checkpoint.get("validated_at", 0)
         every = self.trainer.val_check_interval  # pyright: ignore[reportAttributeAccessIssue] (set by its connector)
-        self.validated_at = checkpoint["validated_at"]
         self.figures = checkpoint.get("figures", {})  # checkpoints of 0.1 have none
-        pending = iterations % int(every) == 0 and self.validated_at != iterations
+        if self.trainer.max_steps == -1 or not isinstance(every, int) or "loops" not in checkpoint:
+            return
+        iterations = checkpoint["global_step"]
+        pending = iterations % every == 0 and self.validated_at != iterations
         private_api.set_counters(checkpoint["loops"]["fit_loop"], iterations, pending)
 
 

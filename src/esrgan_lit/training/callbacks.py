@@ -6,13 +6,12 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
-from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from esrgan_lit import private_api
@@ -22,6 +21,7 @@ from esrgan_lit.images.levels import to_image
 from esrgan_lit.images.writing import save_image
 from esrgan_lit.resize import resize
 from esrgan_lit.training.checkpointing import save_last
+from esrgan_lit.training.validation import as_image
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,12 @@ class ImagePanels(L.Callback):
         folder: where ``step_0005000_NAME.png`` is written; W&B gets the same pictures where it is logged to.
         images: how many of the validation images are shown.
         size: side in pixels of the shown center of each image.
+        outputs: folder where the whole output of every image is written, ``step_0005000/NAME.png``; None for none.
     """
 
-    def __init__(self, folder: str | Path, images: int, size: int) -> None:
+    def __init__(self, folder: str | Path, images: int, size: int, outputs: str | Path | None = None) -> None:
         self.folder = Path(folder)
+        self.outputs = None if outputs is None else Path(outputs)
         self.images = images
         self.size = size
 
@@ -49,19 +51,21 @@ class ImagePanels(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the panel of one validation image."""
-        if not trainer.is_global_zero or trainer.sanity_checking or batch_idx >= self.images:
+        """Write the panel of one validation image, and its output."""
+        if trainer.sanity_checking:
             return
-        name = batch.name[0]
-        panel = _make_panel(batch.pair, outputs, self.size)
-        try:
-            save_image(panel, self.folder / f"step_{trainer.global_step:07d}_{name}.png")
-        except OSError as error:
-            log.error("this panel is left out, and training goes on: %s", error)
+        image = cast(Any, pl_module).validation.cropped(as_image(batch))  # what was enlarged
+        name = image.name or str(batch_idx)
+        name = f"{image.set}_{name}" if image.set else name
+        step = f"step_{trainer.global_step:07d}"
+        if self.outputs is not None:
+            _save(to_image(outputs[0]), self.outputs / step / f"{name}.png")
+        if not trainer.is_global_zero or batch_idx >= self.images:
+            return
+        panel = _make_panel(image.pair, outputs, self.size)
+        _save(panel, self.folder / f"{step}_{name}.png")
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                step = trainer.global_step - 1  # as Lightning counts where it logs this validation's figures
-                logger.log_image(f"panels/{name}", [panel], step=step, caption=["LR | bicubic | output | ground truth"])
+            _log_panel(logger, f"panels/{name}", panel, trainer.global_step - 1)  # as Lightning counts its figures
 
 
 def _make_panel(pair: Pair, output: Tensor, size: int) -> np.ndarray:
@@ -71,6 +75,26 @@ def _make_panel(pair: Pair, output: Tensor, size: int) -> np.ndarray:
     enlarged = F.interpolate(low_res, scale_factor=scale, mode="nearest")
     images = [enlarged, resize(low_res, scale), output, pair.high_res]
     return np.concatenate([to_image(_center(image, size)) for image in images], axis=1)
+
+
+def _save(image: np.ndarray, path: Path) -> None:
+    try:
+        save_image(image, path)
+    except OSError as error:
+        log.error("this panel is left out, and training goes on: %s", error)
+
+
+def _log_panel(logger: Any, name: str, panel: np.ndarray, step: int) -> None:
+    """Give a logger a picture, uint8 (height, width, 3), in the way that it takes them, if it takes any."""
+    caption = "LR | bicubic | output | ground truth"
+    if hasattr(logger, "log_image"):  # W&B's
+        logger.log_image(name, [panel], step=step, caption=[caption])
+    elif hasattr(logger.experiment, "add_image"):  # TensorBoard's
+        logger.experiment.add_image(name, panel, step, dataformats="HWC")
+    elif hasattr(logger.experiment, "log_image") and getattr(logger, "run_id", None):  # MLflow's
+        logger.experiment.log_image(logger.run_id, panel, key=name.replace("/", "."), step=step)
+    elif hasattr(logger.experiment, "log_image"):  # Comet's
+        logger.experiment.log_image(panel, name=name, step=step)
 
 
 def _center(image: Tensor, size: int) -> Tensor:

@@ -1,25 +1,42 @@
 """The two stages of training: glue between networks, losses and Lightning. Formulas and numbers live elsewhere."""
 
+import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import cast
+from types import MappingProxyType
+from typing import Literal, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import MultiStepLR
 
 from esrgan_lit.degradations.pairs import Pair
-from esrgan_lit.losses.adversarial import AdversarialLoss
+from esrgan_lit.losses.adversarial import AdversarialLoss, RelativisticAverageLoss
+from esrgan_lit.losses.perceptual import PerceptualLoss
+from esrgan_lit.networks.discriminator import Discriminator
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.layers import sum_over_ranks
 from esrgan_lit.training.base_stage import OptimizerFactory, SchedulerFactory, Stage
+from esrgan_lit.training.from_checkpoint import load_discriminator_into
 from esrgan_lit.training.optimizer_step import BatchNormBuffers, OptimizerStep, StepOptions
 from esrgan_lit.training.validation import Validation
+
+# For a notebook: what conf/stage/psnr.yaml and gan.yaml have, which a test compares.
+_PSNR_ADAM = partial(Adam, lr=2e-4, betas=(0.9, 0.999), fused=True)
+_PSNR_SCHEDULE = partial(MultiStepLR, milestones=(200_000, 400_000, 600_000, 800_000), gamma=0.5)
+_ADAM = partial(Adam, lr=1e-4, betas=(0.9, 0.999), fused=True)
+_SCHEDULE = partial(MultiStepLR, milestones=(50_000, 100_000, 200_000, 300_000), gamma=0.5)
+_WEIGHTS: Mapping[str, float] = MappingProxyType({"pixel": 1e-2, "perceptual": 1.0, "adversarial": 5e-3})
 
 
 class PsnrStage(Stage):
     """Stage 1: the generator alone, pixel loss (§3.4 and §4.1).
+
+    The defaults are those of ``conf/stage/psnr.yaml``.
 
     Args:
         generator: network to train, with an integer ``scale``.
@@ -36,9 +53,9 @@ class PsnrStage(Stage):
     def __init__(
         self,
         generator: Generator,
-        optimizer: OptimizerFactory,
-        scheduler: SchedulerFactory | None,
-        ema_decay: float | None,
+        optimizer: OptimizerFactory = _PSNR_ADAM,
+        scheduler: SchedulerFactory | None = _PSNR_SCHEDULE,
+        ema_decay: float | None = 0.999,
         start_from: str | Path | None = None,
         options: StepOptions = StepOptions(),  # noqa: B008 (frozen)
         validation: Validation | None = None,
@@ -55,6 +72,7 @@ class PsnrStage(Stage):
 
     def training_step(self, batch: Pair, batch_idx: int) -> None:
         """Run one iteration: the generator descends the distance of its output from the ground truth."""
+        batch = Pair(*batch)  # of another loader a list
         step = OptimizerStep(self, self.parameters_of[self.generator], self.options)
         parts, before = [], BatchNormBuffers(self.batch_norm_buffers)
         for part in self.split(batch):
@@ -84,11 +102,13 @@ class GanStage(Stage):
     Each iteration runs G once and D once on real and once on fake images; as D's weights do not change in between, the
     same logits serve the generator's step and the discriminator's.
 
+    The defaults are those of ``conf/stage/gan.yaml``.
+
     Args:
         generator: network to train, with an integer ``scale``.
-        discriminator: image → logits.
-        perceptual: the term of this name, or None to leave it out.
-        adversarial: the pair of GAN losses.
+        discriminator: image → logits; ``vgg128`` for the paper's, of crops of 128².
+        perceptual: the term of this name, ``vgg19`` for the paper's, or None to leave it out.
+        adversarial: the pair of GAN losses; None for the paper's.
         loss_weights: of the generator's terms by name, ``adversarial`` among them; a term without one weighs 1.
         optimizer: makes the generator's optimizer.
         discriminator_optimizer: makes the discriminator's.
@@ -99,6 +119,9 @@ class GanStage(Stage):
         options: how steps are taken.
         validation: what is measured on validation images; None for PSNR-Y and SSIM-Y.
         losses: the other terms of (output, ground truth), by name; None for L1 as ``pixel``.
+        discriminator_from: a file of the discriminator's weights: a checkpoint of this stage, or its state dict; None
+            for a discriminator as initialized.
+        discriminator_warmup: first iterations, in which the discriminator is trained alone and the generator stays.
 
     Raises:
         ValueError: when ``start_from`` is None, with the command that makes what is missing.
@@ -107,33 +130,46 @@ class GanStage(Stage):
     def __init__(
         self,
         generator: Generator,
-        discriminator: nn.Module,
-        perceptual: nn.Module | None,
-        adversarial: AdversarialLoss,
-        loss_weights: Mapping[str, float] | None,
-        optimizer: OptimizerFactory,
-        discriminator_optimizer: OptimizerFactory,
-        scheduler: SchedulerFactory | None,
-        discriminator_scheduler: SchedulerFactory | None,
-        ema_decay: float | None,
-        start_from: str | Path | None,
+        discriminator: nn.Module | Literal["vgg128"] = "vgg128",
+        perceptual: nn.Module | Literal["vgg19"] | None = "vgg19",
+        adversarial: AdversarialLoss | None = None,
+        loss_weights: Mapping[str, float] | None = _WEIGHTS,
+        optimizer: OptimizerFactory = _ADAM,
+        discriminator_optimizer: OptimizerFactory = _ADAM,
+        scheduler: SchedulerFactory | None = _SCHEDULE,
+        discriminator_scheduler: SchedulerFactory | None = _SCHEDULE,
+        ema_decay: float | None = 0.999,
+        start_from: str | Path | None = None,
         options: StepOptions = StepOptions(),  # noqa: B008 (frozen)
         validation: Validation | None = None,
         losses: Mapping[str, nn.Module | None] | None = None,
+        discriminator_from: str | Path | None = None,
+        discriminator_warmup: int = 0,
     ) -> None:
         if start_from is None:
             raise ValueError(
                 "stage.start_from is not set: the GAN stage fine-tunes a generator of the PSNR stage. Train one with "
                 "`esrgan-train +experiment=psnr_rrdb23` (psnr_… for another generator) and give its checkpoint, "
-                "stage.start_from=runs/…/checkpoints/best.ckpt; or stage.start_from=scratch to go without"
+                "stage.start_from=runs/…/checkpoints/best.ckpt; or stage.start_from=scratch to go without "
+                '(in Python: start_from="scratch" takes the generator as it is)'
             )
+        if not isinstance(discriminator_warmup, int) or discriminator_warmup < 0:
+            raise ValueError(
+                f"stage.discriminator_warmup {discriminator_warmup!r} is no whole number of 0 or more; give the first "
+                "iterations in which the discriminator is trained alone, such as 1000"
+            )
+        if perceptual == "vgg19":
+            perceptual = PerceptualLoss()
         losses = {**({"pixel": nn.L1Loss()} if losses is None else losses), "perceptual": perceptual}
         watched = ("discriminator", "real_logit", "fake_logit", "real_accuracy", "fake_accuracy", "color_shift")
         watched = (*watched, "gradient_norm", "discriminator_gradient_norm")
         further = ("adversarial",)
         super().__init__(generator, losses, loss_weights, further, watched, ema_decay, start_from, options, validation)
-        self.discriminator = discriminator
-        self.adversarial = adversarial
+        self.discriminator = Discriminator() if isinstance(discriminator, str) else discriminator
+        if discriminator_from is not None:
+            load_discriminator_into(self.discriminator, discriminator_from)
+        self.discriminator_warmup = discriminator_warmup
+        self.adversarial = RelativisticAverageLoss() if adversarial is None else adversarial
         self.factories = (optimizer, discriminator_optimizer), (scheduler, discriminator_scheduler)
 
     @property
@@ -147,19 +183,36 @@ class GanStage(Stage):
 
     def training_step(self, batch: Pair, batch_idx: int) -> None:
         """Run one iteration: forward once, then G descends Eq. 3 and D descends Eq. 1."""
+        batch = Pair(*batch)  # of another loader a list
         optimizer_g, optimizer_d = cast(list[LightningOptimizer], self.optimizers())
         step_g = OptimizerStep(self, self.parameters_of[self.generator], self.options)
         step_d = OptimizerStep(self, self.parameters_of[self.discriminator], self.options)
         parts, before = [], BatchNormBuffers(self.batch_norm_buffers)
+        alone = self.trainer.global_step < self.discriminator_warmup
         for part in self.split(batch):
-            terms = self.raw_terms(self.generator(part.low_res), part.high_res)
-            step_g.add(self.weighted_sum(terms), retain_graph=True)
+            terms = self.raw_terms(self._fake(part.low_res, alone), part.high_res)
+            if not alone:
+                step_g.add(self.weighted_sum(terms), retain_graph=True)
             step_d.add(terms["discriminator"])
             parts.append(terms)
-        norm_g, skipped_g = step_g.take(optimizer_g, counted=True)
-        norm_d, skipped_d = step_d.take(optimizer_d, counted=False)
+        stayed = torch.full((), torch.nan, device=self.device), torch.zeros((), dtype=torch.bool, device=self.device)
+        norm_g, skipped_g = stayed if alone else step_g.take(optimizer_g, counted=True)
+        norm_d, skipped_d = step_d.take(optimizer_d, counted=alone)
         norms = {"gradient_norm": norm_g, "discriminator_gradient_norm": norm_d}
-        self.end_iteration(batch, parts, norms, skipped_g | skipped_d, before)
+        with warnings.catch_warnings():
+            if alone:  # PyTorch expects a step of the generator's before its schedule's
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            self.end_iteration(batch, parts, norms, skipped_g | skipped_d, before)
+
+    def _fake(self, low_res: Tensor, alone: bool) -> Tensor:
+        """Return the generator's output; where the discriminator is trained alone, with nothing of it moved."""
+        if not alone:
+            return self.generator(low_res)
+        before = BatchNormBuffers([*self.generator.buffers()])
+        with torch.no_grad():
+            output = self.generator(low_res)
+        before.restore_if(torch.ones((), dtype=torch.bool, device=output.device))
+        return output
 
     def raw_terms(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the terms of Eqs. 1 and 3, unweighted, and what is watched beside them."""

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import math
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -63,6 +64,7 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     _check_keys(config)
     take_old_names(config)
     take_shipped_parts_along(config)
+    _count_in_iterations(config)
     check_set(config)
     settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     check_settings(settings)
@@ -77,10 +79,11 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
         config.stage.start_from = SCRATCH  # the checkpoint brings the weights
     stage: Stage = build(config.stage, "stage")
     stage.config = settings
-    check_parts(stage, config.data.batch, config.crop, config.data.validation is not None)
+    check_parts(stage, config.data.batch, config.crop, bool(data.validation_sources))
     if config.resume is not None:
         check_fits(config.resume, stage)
     options = dict(config.trainer)
+    stage.validation.sets = [*data.validation_sources]
     callbacks, loggers = _parts(options.pop("callbacks", None)), _parts(options.pop("logger", None))
     for name, part in callbacks.items():
         if str(part.get("monitor")).startswith("val/"):
@@ -88,7 +91,6 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     made = [build(part, f"trainer.callbacks.{name}") for name, part in callbacks.items()]
     if not loggers:  # there is nothing to log it to, and it would refuse to begin
         made = [callback for callback in made if not isinstance(callback, LearningRateMonitor)]
-    options["val_check_interval"] = min(config.trainer.val_check_interval, config.trainer.max_steps)
     trainer: L.Trainer = build(OmegaConf.create(options), "trainer", callbacks=made, logger=False)
     data.setup("fit")  # decodes every image, or packs them: everything else has been checked
     trainer.loggers = [build(part, f"trainer.logger.{name}") for name, part in loggers.items()]
@@ -102,6 +104,32 @@ def _parts(group: DictConfig | bool | None) -> dict[str, DictConfig]:
     return (
         {str(name): part for name, part in group.items() if part is not None} if isinstance(group, DictConfig) else {}
     )
+
+
+def _count_in_iterations(config: DictConfig) -> None:
+    """Say ``trainer.max_epochs`` and a fraction as ``val_check_interval`` in iterations, the only clock of a run.
+
+    An epoch is a pass over the files to train on, a crop of each; where there is ``max_steps``, all of the training.
+    What is of another kind stays, to be refused with its name.
+    """
+    trainer, batch = config.trainer, OmegaConf.select(config, "data.batch")
+    epochs, epoch = trainer.max_epochs, None
+    if epochs is not None:
+        if not isinstance(epochs, int) or epochs < 1:
+            raise ValueError(f"trainer.max_epochs={epochs} is no whole number of 1 or more; give one, or null")
+        devices = torch.accelerator.device_count() if trainer.devices in (-1, "-1", "auto") else trainer.devices
+        ranks = trainer.num_nodes * (devices if isinstance(devices, int) else len(devices))
+        data: PairDataModule = build(config.data, "data")
+        epoch = math.ceil(data.count_files() / max(1, batch * ranks))
+        trainer.max_steps, trainer.max_epochs = epoch * epochs, None
+    steps, every = OmegaConf.select(config, "trainer.max_steps"), trainer.val_check_interval
+    if not isinstance(steps, int):
+        return
+    if isinstance(every, float) and 0 < every <= 1:
+        every = max(1, int(every * (epoch or steps)))
+    if isinstance(every, int) and every > steps > 0:
+        every = steps
+    trainer.val_check_interval = every
 
 
 def _where_to_resume(config: DictConfig) -> str | None:
@@ -164,7 +192,7 @@ def _check_keys(config: DictConfig) -> None:
             near = difflib.get_close_matches(str(key), KEYS, 1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KEYS)}"
             raise ValueError(f"configuration key {key!r} is not known; {hint}")
-    if OmegaConf.is_missing(config.trainer, "max_steps"):
+    if OmegaConf.is_missing(config.trainer, "max_steps") and config.trainer.max_epochs is None:
         raise ValueError(
             "trainer.max_steps is not set: no experiment was chosen. "
             "Give one, for example `esrgan-train +experiment=psnr_rrdb23`"

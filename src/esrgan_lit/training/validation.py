@@ -1,15 +1,21 @@
 """Validation in training: metrics of whole images, as exact means over all images and ranks."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
+import torch
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from esrgan_lit.data.pairing import ValidationImage
 from esrgan_lit.degradations.pairs import Pair
+from esrgan_lit.inference.memory import Needs, Plan
+from esrgan_lit.inference.strips import compute
 from esrgan_lit.metrics.metric import Metric, MetricOptions
 from esrgan_lit.metrics.registry import make_metric
+from esrgan_lit.networks.generator import Generator
 
 WITHOUT_EMA = "_without_ema"
 BOUNDED = "_bounded"
@@ -29,9 +35,16 @@ class Validation(nn.Module):
         rmse_at_most: PIRM 2018's regions end at 11.5, 12.5 and 16: every metric is logged once more, as
             ``NAME_bounded``, infinitely bad where the RMSE is above; None for no bound.
         options: of the metrics, such as where their weights are.
+        crop: side in high-resolution pixels of the middle of each image, which alone is enlarged and measured; None for
+            whole images.
+        strips_above: low-resolution pixels above which an image goes through the network in strips of so many: the same
+            values, in less memory; None for never.
+
+    Attributes:
+        sets: names of the sets of images that will be measured; of the one without a name it is empty.
 
     Raises:
-        ValueError: for an unknown metric.
+        ValueError: for an unknown metric, or a number out of its range.
         MetricUnavailableError: when a metric's weights or package are missing, before training starts.
     """
 
@@ -41,40 +54,78 @@ class Validation(nn.Module):
         scale: int,
         rmse_at_most: float | None = None,
         options: MetricOptions = MetricOptions(),  # noqa: B008 (frozen)
+        crop: int | None = None,
+        strips_above: int | None = 512**2,
     ) -> None:
         super().__init__()
+        least = math.ceil((2 * scale + 11) / scale) * scale  # the border that metrics shave, and SSIM's window
+        if crop is not None and (crop < least or crop % scale):
+            near = max(least, round(crop / scale) * scale)
+            raise ValueError(
+                f"stage.validation.crop {crop} is no multiple of scale {scale} of {least} or more; use {near}, or null "
+                "for whole images"
+            )
+        if strips_above is not None and strips_above < 1:
+            raise ValueError(
+                f"stage.validation.strips_above {strips_above} is not positive; use {512**2}, or null for no strips"
+            )
+        self.scale, self.crop, self.strips_above = scale, crop, strips_above
+        self.sets: Sequence[str] = ()
         self.rmse_at_most = rmse_at_most
         wanted: list[str | Metric] = [*metrics, *([] if rmse_at_most is None or "rmse" in metrics else ["rmse"])]
         made = [make_metric(metric, scale, options) for metric in wanted]
         self.metrics: dict[str, Metric] = {metric.name: metric for metric in made}
         keys = [*self.metrics, *(name + WITHOUT_EMA for name in self.metrics if name in CHEAP)]
         # An image too small for NIQE has none: the mean is over the others.
-        self.means = nn.ModuleDict({key: MeanMetric(nan_strategy="ignore") for key in keys})
+        self.means = _means(keys)
+        self.means_of = nn.ModuleDict()  # of the sets that have names
 
-    def update(self, output: Tensor, pair: Pair, counted: float, suffix: str = "") -> None:
+    def cropped(self, image: ValidationImage) -> ValidationImage:
+        """Return the middle of an image, as ``crop`` has it."""
+        if self.crop is None:
+            return image
+        low_res, high_res = image.pair
+        side = self.crop // self.scale
+        top, left = (max(0, (length - side) // 2) for length in low_res.shape[-2:])
+        low_res = low_res[..., top : top + side, left : left + side]
+        top, left, side = (number * self.scale for number in (top, left, side))
+        return image._replace(pair=Pair(low_res, high_res[..., top : top + side, left : left + side]))
+
+    def update(self, output: Tensor, image: ValidationImage, suffix: str = "") -> None:
         """Measure a batch of whole images.
 
         Args:
             output: (batch, 3, height, width) RGB in [0, 1].
-            pair: the batch's low resolution and ground truth.
-            counted: its weight in the means.
+            image: the batch's low resolution and ground truth, its weight in the means, the set that it is of.
             suffix: of the names; with ``_without_ema`` only the cheap metrics are measured.
         """
+        if image.set and image.set not in self.means_of:
+            with torch.inference_mode(False):
+                self.means_of[image.set] = _means(self.means).to(output.device)
+        means = cast(nn.ModuleDict, self.means_of[image.set]) if image.set else self.means
         for name, metric in self.metrics.items():
-            if name + suffix in self.means:
-                values = metric(output, pair.high_res, pair.low_res)
-                mean = cast(MeanMetric, self.means[name + suffix])
-                mean.update(values.square() if metric.root_mean_square else values, counted)
+            if name + suffix not in self.means:
+                continue
+            values = metric(output, image.pair.high_res, image.pair.low_res)
+            values = values.square() if metric.root_mean_square else values
+            cast(MeanMetric, means[name + suffix]).update(values, image.counted)
 
     def compute(self) -> dict[str, float]:
         """Return the means over all images of all ranks, by name; then begin anew."""
+        figures = self._figures(self.means)
+        for name, means in self.means_of.items():
+            figures |= {f"{name}/{key}": figure for key, figure in self._figures(cast(nn.ModuleDict, means)).items()}
+        return figures
+
+    def _figures(self, means: nn.ModuleDict) -> dict[str, float]:
         figures = {}
-        for key, mean in self.means.items():
+        for key, mean in means.items():
             if cast(MeanMetric, mean).update_called:
                 value = float(cast(MeanMetric, mean).compute())
                 squared = self.metrics[key.removesuffix(WITHOUT_EMA)].root_mean_square
                 figures[key] = math.sqrt(value) if squared else value
-                cast(MeanMetric, mean).reset()
+                with torch.inference_mode(False):  # or a training after trainer.validate could not use it
+                    cast(MeanMetric, mean).reset()
         if self.rmse_at_most is not None and "rmse" in figures:
             within = figures["rmse"] <= self.rmse_at_most
             for name, metric in self.metrics.items():
@@ -87,6 +138,13 @@ class Validation(nn.Module):
         measured = {name: metric for name, metric in self.metrics.items() if name in figures}
         return {metric.title: f"{figures[name]:.{metric.digits}f}" for name, metric in measured.items()}
 
+    @property
+    def figures(self) -> list[str]:
+        """Names of all that is logged."""
+        bounded = [] if self.rmse_at_most is None else [name + BOUNDED for name in self.metrics]
+        places = [f"val/{one}/" if one else "val/" for one in self.sets or ("",)]
+        return [place + name for place in places for name in (*self.means, *bounded)]
+
     def check_monitor(self, monitor: str, mode: str, setting: str) -> None:
         """Raise ValueError where a checkpoint callback monitors what is not measured, or would keep the worst.
 
@@ -95,14 +153,13 @@ class Validation(nn.Module):
             mode: ``min`` or ``max``.
             setting: the callback's place in the configuration, for the message.
         """
-        bounded = [] if self.rmse_at_most is None else [name + BOUNDED for name in self.metrics]
-        figures = [f"val/{name}" for name in (*self.means, *bounded)]
+        figures = self.figures
         if monitor not in figures:
             raise ValueError(
                 f"{setting}.monitor={monitor} is not measured; measured are {', '.join(figures)}. Add the metric, "
                 f"'stage.validation.metrics=[{','.join((*self.metrics, 'NAME'))}]', or monitor one of these"
             )
-        name = monitor.removeprefix("val/").removesuffix(WITHOUT_EMA).removesuffix(BOUNDED)
+        name = monitor.rpartition("/")[2].removesuffix(WITHOUT_EMA).removesuffix(BOUNDED)
         higher = self.metrics[name].higher_is_better
         if higher is None:
             raise ValueError(f"{setting}.monitor={monitor} cannot choose: {name} has no better direction; take another")
@@ -111,3 +168,59 @@ class Validation(nn.Module):
             raise ValueError(
                 f"{setting}.mode={mode} keeps the worst: {way} is better of {name}; {setting}.mode={better}"
             )
+
+
+def _means(keys: Iterable[str]) -> nn.ModuleDict:
+    return nn.ModuleDict({key: MeanMetric(nan_strategy="ignore") for key in keys})
+
+
+def as_image(batch: ValidationImage | Pair) -> ValidationImage:
+    """Return a batch as our data module gives it, also where it is (low resolution, ground truth) of another loader."""
+    if hasattr(batch, "pair"):
+        image = cast(ValidationImage, batch)
+        if isinstance(image.name, str):
+            return image
+        return image._replace(name=image.name[0], set=image.set[0])  # collated
+    return ValidationImage("", Pair(*cast(Pair, batch)), 1.0)
+
+
+class _Parts:
+    """A network's parts as they are, in training: neither copied nor laid out anew."""
+
+    name = "as it is"
+    needs = Needs(1, 0, 0)
+
+    def __init__(self, network: Generator, image: Tensor) -> None:
+        self.network = network
+        self.dtype, self.device = image.dtype, image.device
+
+    def head(self, low_res: Tensor) -> Tensor:
+        return self.network.head(low_res)
+
+    def blocks(self, first: int, last: int) -> Callable[[Tensor], Tensor]:
+        return self.network.blocks[first:last]
+
+    def tail(self) -> Callable[[Tensor, Tensor], Tensor]:
+        return self.network.tail
+
+
+def enlarge(network: Generator, low_res: Tensor, strips_above: int | None) -> Tensor:
+    """Run a network on whole images; on large ones in strips of rows, with the values of the whole.
+
+    Args:
+        network: it is run as it is, but not through ``__call__``: compiled it would be compiled anew for each size.
+        low_res: (batch, channels, height, width).
+        strips_above: pixels of an image above which it is large, and of a strip; None for never.
+    """
+    height, width = low_res.shape[-2:]
+    if strips_above is None or height * width <= strips_above:
+        return network.forward(low_res)
+    step, scale = network.unshuffle, network.scale
+    padded = F.pad(low_res, (0, -width % step, 0, -height % step), "reflect") if step > 1 else low_res
+    rows = max(1, strips_above // width // step)
+    output = low_res.new_empty(len(low_res), low_res.shape[1], scale * padded.shape[-2], scale * padded.shape[-1])
+    plan = Plan(trunk_rows=rows, tail_rows=rows, bytes=0)
+    for image, place in zip(padded, output, strict=True):
+        for first, strip in compute(_Parts(network, image), network, image[None], plan, lambda part: None):
+            place[:, first : first + strip.shape[1]] = strip
+    return output[..., : scale * height, : scale * width]

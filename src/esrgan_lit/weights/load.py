@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from esrgan_lit.networks.hub import WEIGHTS
 from esrgan_lit.weights import releases
 from esrgan_lit.weights.layouts import Architecture, WeightsError
 from esrgan_lit.weights.reading import Weights, read_file
+
+log = logging.getLogger(__name__)
 
 
 def load_generator(source: str | Path, ema: bool = True, scale: int | None = None) -> Generator:
@@ -48,6 +51,8 @@ def load_generator(source: str | Path, ema: bool = True, scale: int | None = Non
 def load_weights_into(generator: Generator, source: str | Path) -> None:
     """Load weights (averaged ones where there are) from what :func:`load_generator` takes into a generator.
 
+    From a network of another scale, and otherwise the same, what fits is taken; a warning names the rest.
+
     Raises:
         WeightsError: when the architectures differ, naming what differs.
     """
@@ -55,6 +60,9 @@ def load_weights_into(generator: Generator, source: str | Path) -> None:
     if generator.scale == 3 and weights.network.scale == 2:
         weights = read_weights(source, scale=3)  # shapes alone may leave that open
     differences = differing_fields(weights.architecture, generator.architecture)
+    if [key for key, _, _ in differences] == ["scale"]:
+        _fill_what_fits(generator, weights, source)
+        return
     if differences:
         listing = ", ".join(f"{key} is {theirs} in the file and {ours} here" for key, theirs, ours in differences)
         raise WeightsError(
@@ -111,3 +119,16 @@ def differing_fields(first: Architecture, second: Architecture) -> list[tuple[st
         return [("name", first.get("name"), second.get("name"))]
     keys = [*first, *(key for key in second if key not in first)]
     return [(key, first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)]
+
+
+def _fill_what_fits(generator: Generator, weights: Weights, source: str | Path) -> None:
+    ours = generator.state_dict()
+    fitting = {key: value for key, value in weights.state.items() if key in ours and ours[key].shape == value.shape}
+    generator.load_state_dict({**ours, **fitting})
+    new, unused = ([key for key in names if key not in fitting] for names in (ours, weights.state))
+    log.warning(
+        "%s is a network of scale %s and this one of %s: %d of %d tensors are taken from it; as initialized are %s; "
+        "not used are %s. They have to be trained together",
+        *(source, weights.architecture.get("scale"), generator.scale, len(fitting), len(ours)),
+        *(", ".join(names) or "none" for names in (new, unused)),
+    )
