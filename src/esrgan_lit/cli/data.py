@@ -1,4 +1,4 @@
-"""``esrgan-data``: check, pack and fetch training images.
+"""``esrgan-data``: check, pack, degrade and fetch training images.
 
 Functions import what loads NumPy, SciPy or PyTorch, so that options are read, and help is given, at once.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esrgan_lit.cli import degrade
 from esrgan_lit.data.datasets import DATASETS, GROUPS
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ _SHOWN = 3  # files that the printed table names for each fault; the CSV names a
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``esrgan-data``; exits with the subcommand's code."""
-    parser = argparse.ArgumentParser("esrgan-data", description="Check, pack and fetch training images.")
+    parser = argparse.ArgumentParser("esrgan-data", description="Check, pack, degrade and fetch training images.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, add_arguments, run, summary in (
         ("check", _add_check_arguments, _run_check, "report everything that is wrong with folders of images"),
         ("pack", _add_pack_arguments, _run_pack, "decode folders of images into a packed one that training reads fast"),
+        ("degrade", degrade.add_arguments, degrade.run, "write the low-resolution images that a degradation makes"),
         ("fetch", _add_fetch_arguments, _run_fetch, "download, verify, unpack and pack the paper's data sets"),
     ):
         command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
