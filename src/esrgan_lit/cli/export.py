@@ -1,11 +1,12 @@
 """``esrgan-export``: weights for other programs. What loads PyTorch is imported once the options are read."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan_lit.cli.interpolate import WEIGHTS_HELP, add_import_option, refuse_existing
+from esrgan_lit.cli.interpolate import SCALE_HELP, WEIGHTS_HELP, add_import_option, refuse_existing
 from esrgan_lit.weights.kinds import LAYOUT_NAMES, TARGET_SUFFIXES
 
 
@@ -23,6 +24,10 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
         "--layout", choices=LAYOUT_NAMES, default="basicsr", help="names of the tensors in .pth and .safetensors"
     )
     parser.add_argument("--half", action="store_true", help="half precision, half the size")
+    parser.add_argument("--half-io", action="store_true", help="with --half: images in and out, too (.onnx, .pt, .pt2)")
+    parser.add_argument("--size", type=_size, help="HEIGHTxWIDTH: the only one it takes (.onnx, .pt2, .xml, .param)")
+    parser.add_argument("--opset", type=int, help="of ONNX, for older programs (default: the exporter's)")
+    parser.add_argument("--scale", type=int, help=SCALE_HELP)
     parser.add_argument("--without-ema", action="store_true", help="the last weights rather than the averaged ones")
     parser.add_argument("--license", help="of the weights, for the file's metadata")
     parser.add_argument("--licence", help=argparse.SUPPRESS)  # as it was called; for one release
@@ -38,14 +43,22 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
     if options.licence:
         print("esrgan-export: warning: --licence is called --license now", file=sys.stderr)
     given = {"license": options.license or options.licence, "training_data": options.training_data}
-    settings = Settings(options.layout, options.half, {key: value for key, value in given.items() if value})
+    metadata = {key: value for key, value in given.items() if value}
+    settings = Settings(options.layout, options.half, metadata, options.half_io, options.opset, options.size)
     try:
         if options.output.suffix in TARGET_SUFFIXES:  # other names are refused below
             refuse_existing(files_of(options.output), options.overwrite)
-        generator = load_generator(options.checkpoint, ema=not options.without_ema)
+        generator = load_generator(options.checkpoint, not options.without_ema, options.scale)
         exported = export_generator(generator, options.output, settings)
     except (ValueError, OSError, ImportError, ExportError) as error:
         sys.exit(f"esrgan-export: {error}")
     print(", ".join(map(str, exported.files)))
     sizes = ", ".join(f"{height}×{width}: {value:.2g}" for (height, width), value in exported.differences.items())
     print(f"largest difference from PyTorch (outputs are 0 … 1) at {sizes}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; use HEIGHTxWIDTH such as 256x320")
+    return int(match[1]), int(match[2])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from esrgan_lit.networks.generator import Generator
 
 WEIGHTS_HELP = "checkpoint, weights, or a release's name such as esrgan_x4"
+SCALE_HELP = "of the network, where its file leaves it open: an RRDBNet with one upsampling layer may be 2 or 3"
 
 
 def interpolate_main(arguments: Sequence[str] | None = None) -> None:
@@ -39,6 +40,7 @@ def interpolate_main(arguments: Sequence[str] | None = None) -> None:
         metavar="IMAGE",
         help="draw blended networks above blended images for these (NAME-images)",
     )
+    parser.add_argument("--scale", type=int, help=SCALE_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     options = parser.parse_args(arguments)
 
@@ -54,7 +56,7 @@ def interpolate_main(arguments: Sequence[str] | None = None) -> None:
         photographs = list_images(options.images, "--images") if options.images else []
         if photographs:
             pyplot()  # says at once if matplotlib is missing
-        generators = [load_generator(model) for model in options.models]
+        generators = [load_generator(model, scale=options.scale) for model in options.models]
         blended = {path: blend(generators, weights) for path, weights in blends.items()}
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"esrgan-interpolate: {error}")

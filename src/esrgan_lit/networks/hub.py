@@ -38,12 +38,14 @@ class HubFolder:
     Attributes:
         architecture: the class's name and its constructor's arguments, which ``config.json`` holds.
         metadata: of the file that the weights came from: training data, steps, metrics, license …
+        source: what they were loaded from, for messages.
     """
 
     architecture: dict[str, Any]
     architecture_name: str
     scale: int
     metadata: Mapping[str, str] = {}
+    source: str = ""
 
     def save_pretrained(self, folder: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
         """Write weights, configuration and model card into a folder, and return it.

@@ -21,7 +21,7 @@ def scaled_init_(network: nn.Module, gain: float = 0.1) -> None:
     generator is what the authors' released code used.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:  # which has no values
             nn.init.kaiming_normal_(module.weight)
             with torch.no_grad():
                 module.weight *= gain

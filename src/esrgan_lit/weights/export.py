@@ -2,22 +2,26 @@
 
 import contextlib
 import copy
+import io
 import json
 import logging
 import os
+import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import save
 
+from esrgan_lit.files import readable_bytes
 from esrgan_lit.networks.generator import Generator
+from esrgan_lit.tensor_files import check_finite
 from esrgan_lit.weights.layouts import LAYOUTS, in_layout
 from esrgan_lit.weights.load import load_generator
 from esrgan_lit.weights.runtimes import (
@@ -48,6 +52,8 @@ Float32 runtimes differ by the order of their sums, about 1e-6; a wrong kernel o
 precision has 11 bits, 5e-4 of each value, over some hundred layers.
 """
 
+_LAST_OPSET = 23  # that onnxscript 0.7 converts to
+
 
 def files_of(path: Path) -> list[Path]:
     """The files that an export to a path writes: the file itself first."""
@@ -68,6 +74,7 @@ class _Target(NamedTuple):
     run: Callable[[Path, "Settings"], Run]
     beside: tuple[str, ...] = ()
     odd_sizes: bool = True
+    room: float = 1.1  # on the disk while it is written, in sizes of the weights
 
 
 def export_generator(generator: Generator, path: str | Path, settings: Settings | None = None) -> Exported:
@@ -75,7 +82,8 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
 
     ``.safetensors`` and ``.pth``: weights; ``.onnx``; ``.pt``: TorchScript; ``.pt2``: torch.export; ``.param``: ncnn
     (and ``.bin``); ``.xml``: OpenVINO (and ``.bin``). All take float32 (batch, channels, height, width) in [0, 1] of
-    any height and width, except that torch.export's and ncnn's of a network with pixel-unshuffle take multiples of it.
+    any height and width, except that torch.export's and ncnn's of a network with pixel-unshuffle take multiples of it;
+    ``settings`` may say otherwise.
 
     Args:
         generator: what to write.
@@ -85,6 +93,8 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
     Raises:
         ValueError: for a suffix or a layout that is not known, or a network that the layout cannot hold.
         ImportError: when the runtime is missing, naming the extra.
+        WeightsError: for weights that are NaN or infinite, with the parameter's name.
+        OSError: when it cannot be written there.
         ExportError: when the runtime does not take the network, or gives other images. The path is left as it was.
     """
     path, settings = Path(path), settings or Settings()
@@ -93,14 +103,23 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
         raise ValueError(f"{path} does not end in one of {', '.join(TARGETS)}; what the file is called says what it is")
     target = TARGETS[path.suffix]
     _refuse_layout(generator, path.suffix, settings.layout)
+    _refuse_settings(generator, path.suffix, settings)
+    check_finite(generator.state_dict(), "the generator")
     generator = copy.deepcopy(generator).cpu().eval()  # the caller's stays where it is
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, _quiet():
-        written = Path(folder) / path.name
+    with _explain_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = sum(value.numel() * (2 if settings.half else 4) for value in generator.state_dict().values())
+        free = shutil.disk_usage(path.parent).free
+        if free < size * target.room:
+            raise OSError(f"it takes about {readable_bytes(size * target.room)}, and {readable_bytes(free)} are free")
+        folder = tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent)
+    with folder, _quiet(), _explain_disk(path):
+        written = Path(folder.name) / path.name
         try:
             target.write(generator, written, settings)
-            differences = _compare(generator, target.run(written, settings), target.odd_sizes)
-        except (ImportError, ExportError):
+            sizes = _sizes_to_try(generator, settings, target.odd_sizes)
+            differences = _compare(generator, target.run(written, settings), sizes)
+        except (ImportError, ExportError, OSError):
             raise
         except Exception as error:  # each runtime has its own kinds
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -114,7 +133,7 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
             )
         files = files_of(path)
         for file in reversed(files):  # what the main file needs is there before it
-            os.replace(Path(folder) / file.name, file)
+            os.replace(Path(folder.name) / file.name, file)
     return Exported(files, differences.absolute)
 
 
@@ -134,13 +153,20 @@ class _Differences(NamedTuple):
     relative: list[float]
 
 
-def _compare(generator: Generator, run: Run, odd_sizes: bool) -> _Differences:
+def _sizes_to_try(generator: Generator, settings: Settings, odd_sizes: bool) -> list[tuple[int, int]]:
+    step = 1 if odd_sizes else generator.unshuffle
+    return (
+        [settings.size]
+        if settings.size
+        else [(height - height % step, width - width % step) for height, width in SIZES]
+    )
+
+
+def _compare(generator: Generator, run: Run, sizes: Sequence[tuple[int, int]]) -> _Differences:
     source = torch.Generator().manual_seed(0)
     channels = generator.channels
     absolute, relative = {}, []
-    for height, width in SIZES:
-        if not odd_sizes:
-            height, width = height - height % generator.unshuffle, width - width % generator.unshuffle
+    for height, width in sizes:
         image = torch.rand(1, channels, height, width, generator=source)
         with torch.inference_mode():
             expected = generator(image).numpy()
@@ -170,6 +196,38 @@ def _refuse_layout(generator: Generator, suffix: str, layout: str) -> None:
         )
 
 
+def _refuse_settings(generator: Generator, suffix: str, settings: Settings) -> None:
+    """Raise ValueError for what a kind of file cannot be told."""
+    if settings.opset is not None and suffix != ".onnx":
+        raise ValueError(f"opset {settings.opset} is for .onnx, not for {suffix}; leave it out")
+    if settings.opset is not None and not 7 <= settings.opset <= _LAST_OPSET:
+        raise ValueError(f"opset {settings.opset} is not in 7 … {_LAST_OPSET}; leave it out, or give for example 17")
+    if settings.half_io and suffix not in (".onnx", ".pt", ".pt2"):
+        raise ValueError(f"half-precision images are for .onnx, .pt and .pt2, not for {suffix}; leave half_io out")
+    if settings.half_io and not settings.half:
+        raise ValueError("half-precision images go with half-precision weights; give half, too")
+    if settings.size is None:
+        return
+    if suffix not in (".onnx", ".pt2", ".xml", ".param"):
+        raise ValueError(f"one size is for .onnx, .pt2, .xml and .param, not for {suffix}; leave the size out")
+    height, width = settings.size
+    step = 1 if TARGETS[suffix].odd_sizes else generator.unshuffle
+    if min(height, width) < 1 or height % step or width % step or min(height, width) <= generator.unshuffle // 2:
+        raise ValueError(f"size {height}×{width} does not fit this network; give multiples of {generator.unshuffle}")
+
+
+@contextlib.contextmanager
+def _explain_disk(path: Path) -> Iterator[None]:
+    """Say of an OSError which file was to be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            f"{path} could not be written ({reason}), and nothing of it is left; make room, or name another folder"
+        ) from error
+
+
 # Weights
 
 
@@ -182,9 +240,15 @@ def _write_weights(generator: Generator, path: Path, settings: Settings) -> None
         path.write_bytes(save(state, settings.metadata))
     elif settings.layout == "basicsr":
         described = {"architecture": generator.architecture, "metadata": settings.metadata}
-        torch.save({"params_ema": state, **described}, path)
+        _save({"params_ema": state, **described}, path)
     else:
-        torch.save(state, path)  # the ESRGAN repository loads the bare state dict
+        _save(state, path)  # the ESRGAN repository loads the bare state dict
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    buffer = io.BytesIO()  # given a path, PyTorch aborts the process where the disk is full
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _run_weights(path: Path, settings: Settings) -> Run:
@@ -203,8 +267,8 @@ TARGETS = {
     ".onnx": _Target(write_onnx, run_onnx),
     ".pt": _Target(write_torchscript, run_torchscript),
     ".pt2": _Target(write_torch_export, run_torch_export, odd_sizes=False),
-    ".param": _Target(write_ncnn, run_ncnn, (".bin",), odd_sizes=False),
-    ".xml": _Target(write_openvino, run_openvino, (".bin",)),
+    ".param": _Target(write_ncnn, run_ncnn, (".bin",), odd_sizes=False, room=5),
+    ".xml": _Target(write_openvino, run_openvino, (".bin",), room=3),
 }
 
 

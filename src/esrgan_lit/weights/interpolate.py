@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from esrgan_lit.networks.generator import Generator
+from esrgan_lit.tensor_files import check_finite
 from esrgan_lit.weights.layouts import WeightsError
 from esrgan_lit.weights.load import differing_fields
 
@@ -54,7 +55,8 @@ def blend(generators: Sequence[Generator], weights: Sequence[float]) -> Generato
 
     Raises:
         ValueError: for other weights.
-        WeightsError: for generators of different architectures, naming what differs.
+        WeightsError: for generators of different architectures, naming what differs; for weights that are NaN or
+            infinite.
     """
     if len(weights) != len(generators) or not generators:
         raise ValueError(f"{len(weights)} weights for {len(generators)} networks; give one for each")
@@ -66,9 +68,12 @@ def blend(generators: Sequence[Generator], weights: Sequence[float]) -> Generato
     for other in generators[1:]:
         if differences := differing_fields(generators[0].architecture, other.architecture):
             listing = ", ".join(f"{key} is {one} in one and {two} in the other" for key, one, two in differences)
-            raise WeightsError(f"networks of different architectures cannot be interpolated: {listing}")
+            files = f" ({generators[0].source}, {other.source})" if generators[0].source and other.source else ""
+            raise WeightsError(f"networks of different architectures cannot be interpolated{files}: {listing}")
+    for generator in generators:
+        check_finite(generator.state_dict(), generator.source or "a network to interpolate")
     blended = copy.deepcopy(generators[max(range(len(weights)), key=weights.__getitem__)])
-    blended.metadata = {}
+    blended.metadata, blended.source = {}, ""
     states = [generator.state_dict() for generator in generators]
     with torch.no_grad():
         for key, value in blended.state_dict().items():

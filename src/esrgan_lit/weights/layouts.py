@@ -35,7 +35,8 @@ _PARAMETER = r"(weight|bias|running_mean|running_var|num_batches_tracked)$"
 def canonical(state: Mapping[str, Tensor]) -> State:
     """Rename a state dict's keys to the library's own; keys of no known layout stay as they are."""
     if "model.0.weight" in state and any(key.startswith("model.1.sub.") for key in state):
-        return {_from_old(key, _old_steps(state)): value for key, value in state.items()}
+        steps = _old_steps(state)
+        return {_from_old(key, steps): value for key, value in state.items()}
     renamed = {_rename(key): value for key, value in state.items()}
     if any(".rdb1." in key for key in renamed):  # RRDBNet of the ESRGAN repository; in SRResNet upconv is our name too
         renamed = {re.sub(r"^upconv(\d)\.", r"conv_up\1.", key): value for key, value in renamed.items()}
@@ -44,7 +45,8 @@ def canonical(state: Mapping[str, Tensor]) -> State:
 
 def in_layout(state: Mapping[str, Tensor], layout: str) -> State:
     """Rename an RRDBNet's keys to those of a layout: ``basicsr``, ``esrgan`` or ``old``."""
-    return {LAYOUTS[layout](key, state): value for key, value in state.items()}
+    rename = LAYOUTS[layout](state)
+    return {rename(key): value for key, value in state.items()}
 
 
 def infer_architecture(state: Mapping[str, Tensor], scale: int | None = None) -> Architecture:
@@ -185,28 +187,32 @@ def _from_old(key: str, steps: int) -> str:
     return re.sub(r"^model\.(\d+)\.(weight|bias)$", lambda at: f"{names.get(at[1], at[1])}.{at[2]}", key)
 
 
-def _to_old(key: str, state: Mapping[str, Tensor]) -> str:
+def _to_old(state: Mapping[str, Tensor]) -> Callable[[str], str]:
     steps = sum(f"conv_up{number}.weight" in state for number in _UPSAMPLING)
     blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("body."))
     numbers = {"conv_first": 0, "conv_hr": 2 + 3 * steps, "conv_last": 4 + 3 * steps}
     numbers |= {f"conv_up{number}": 3 * number for number in range(1, steps + 1)}
-    name, parameter = key.rsplit(".", 1)
-    if name == "conv_body":
-        return f"model.1.sub.{blocks}.{parameter}"
-    if name in numbers:
-        return f"model.{numbers[name]}.{parameter}"
-    key = re.sub(r"^body\.(\d+)\.rdb(\d)\.(conv\d)\.", r"model.1.sub.\1.RDB\2.\3.0.", key)
-    return re.sub(r"^body\.(\d+)\.rdb(\d)\.conv1x1\.", r"model.1.sub.\1.RDB\2.conv1x1.", key)
+
+    def rename(key: str) -> str:
+        name, parameter = key.rsplit(".", 1)
+        if name == "conv_body":
+            return f"model.1.sub.{blocks}.{parameter}"
+        if name in numbers:
+            return f"model.{numbers[name]}.{parameter}"
+        key = re.sub(r"^body\.(\d+)\.rdb(\d)\.(conv\d)\.", r"model.1.sub.\1.RDB\2.\3.0.", key)
+        return re.sub(r"^body\.(\d+)\.rdb(\d)\.conv1x1\.", r"model.1.sub.\1.RDB\2.conv1x1.", key)
+
+    return rename
 
 
-def _to_esrgan(key: str, state: Mapping[str, Tensor]) -> str:
+def _to_esrgan(key: str) -> str:
     key = re.sub(r"^body\.(\d+)\.rdb(\d)\.", r"RRDB_trunk.\1.RDB\2.", key)
     key = key.replace("conv_body.", "trunk_conv.").replace("conv_hr.", "HRconv.")
     return re.sub(r"^conv_up(\d)\.", r"upconv\1.", key)
 
 
-LAYOUTS: dict[str, Callable[[str, Mapping[str, Tensor]], str]] = {
-    "basicsr": lambda key, _: key,
-    "esrgan": _to_esrgan,
+LAYOUTS: dict[str, Callable[[Mapping[str, Tensor]], Callable[[str], str]]] = {
+    "basicsr": lambda state: lambda key: key,
+    "esrgan": lambda state: _to_esrgan,
     "old": _to_old,
 }

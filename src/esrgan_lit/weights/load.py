@@ -44,7 +44,7 @@ def load_generator(source: str | Path, ema: bool = True, scale: int | None = Non
     """
     weights = read_weights(source, ema, scale)
     fill(weights.network, weights.state)
-    weights.network.metadata = weights.metadata
+    weights.network.metadata, weights.network.source = weights.metadata, str(source)
     return weights.network.eval()
 
 

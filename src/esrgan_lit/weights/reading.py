@@ -230,7 +230,7 @@ def _fit(state: State, own: Generator | None, scale: int | None) -> tuple[Genera
         network = build_generator(infer_architecture(state, scale), len(state))
     if misfit := find_misfit(network, state):
         if own is None:
-            raise WeightsError(f"an {network.architecture_name} that is not whole: {misfit}")
+            raise WeightsError(f"an {network.architecture_name} with other tensors than it needs: {misfit}")
         raise WeightsError(f"another network than it says ({shown(own.architecture, 300)}): {misfit}")
     return network, state
 

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import io
 import json
 import subprocess
 from collections.abc import Callable
@@ -20,6 +21,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 _TRACED = ((20, 24), (28, 36))  # the sizes that tracers see; a constant taken from one would fail on SIZES
+NCNN_BLOBS = ("data", "output")  # what realesrgan-ncnn-vulkan and Upscayl ask for
 Metadata = dict[str, str]
 
 
@@ -36,11 +38,18 @@ class Settings:
             ESRGAN repository's) or ``old`` (its first form).
         half: half-precision weights, and half-precision arithmetic where the runtime has it.
         metadata: for the files that hold any.
+        half_io: images in and out in half precision, too: ``.onnx``, ``.pt`` and ``.pt2``.
+        opset: of ``.onnx``; None for the exporter's own.
+        size: the one height and width that it takes, with a batch of 1; None for any: ``.onnx``, ``.pt2``, ``.xml`` and
+            ``.param``.
     """
 
     layout: str = "basicsr"
     half: bool = False
     metadata: Metadata = field(default_factory=dict)
+    half_io: bool = False
+    opset: int | None = None
+    size: tuple[int, int] | None = None
 
 
 # Programs of PyTorch
@@ -68,52 +77,64 @@ class _Unpadded(nn.Module):
         return self.generator.unpadded(low_res)
 
 
-def _network(generator: Generator, half: bool, padded: bool = True) -> nn.Module:
+def _network(generator: Generator, settings: Settings, padded: bool = True) -> nn.Module:
     generator = copy.deepcopy(generator)
     network = generator if padded else _Unpadded(generator)
-    return (_HalfInside(network.half()) if half else network).eval()
+    if settings.half:
+        network = network.half() if settings.half_io else _HalfInside(network.half())
+    return network.eval()
 
 
-def _example(generator: Generator, size: tuple[int, int] = _TRACED[0]) -> Tensor:
-    return torch.rand(1, generator.channels, *size)
+def _example(generator: Generator, settings: Settings) -> Tensor:
+    """Return an image of the fixed size, or two of another: a batch of one would be taken for a constant."""
+    batch, size = (2, _TRACED[0]) if settings.size is None else (1, settings.size)
+    return torch.rand(batch, generator.channels, *size, dtype=torch.float16 if settings.half_io else torch.float32)
 
 
-def _any_size() -> dict[str, dict[int, Any]]:
-    dynamic = torch.export.Dim.DYNAMIC
-    return {"low_res": {0: dynamic, 2: dynamic, 3: dynamic}}
+def _sizes(settings: Settings, *names: Any) -> dict[str, dict[int, Any]] | None:
+    """Return what may differ from image to image: batch, height and width, unless the size is fixed."""
+    return None if settings.size else {"low_res": dict(zip((0, 2, 3), names, strict=True))}
 
 
 def write_torchscript(generator: Generator, path: Path, settings: Settings) -> None:
     """Write TorchScript."""
-    traced = torch.jit.trace(_network(generator, settings.half), _example(generator))
+    traced = torch.jit.trace(_network(generator, settings), _example(generator, settings)[:1])
     assert isinstance(traced, torch.jit.ScriptModule)
-    torch.jit.save(traced, path, _extra_files={"metadata.json": json.dumps(settings.metadata)})
+    _save_script(traced, path, {"metadata.json": json.dumps(settings.metadata)})
+
+
+def _save_script(script: torch.jit.ScriptModule, path: Path, extra: dict[str, str]) -> None:
+    buffer = io.BytesIO()  # given a path, PyTorch aborts the process where the disk is full
+    torch.jit.save(script, buffer, _extra_files=extra)
+    path.write_bytes(buffer.getbuffer())
 
 
 def run_torchscript(path: Path, settings: Settings) -> Run:
     """Return what runs a file of :func:`write_torchscript`."""
-    return _run_program(torch.jit.load(path))
+    return _run_program(torch.jit.load(path), settings)
 
 
 def write_torch_export(generator: Generator, path: Path, settings: Settings) -> None:
     """Write a program of torch.export."""
-    # Two images at once: torch.export takes a batch of one for a constant.
-    example = _example(generator).expand(2, -1, -1, -1)
     # Its guards would take the padding of the example's size for that of all sizes.
-    network = _network(generator, settings.half, padded=generator.unshuffle == 1)
-    program = torch.export.export(network, (example,), dynamic_shapes=_any_size())
-    torch.export.save(program, path, extra_files={"metadata.json": json.dumps(settings.metadata)})
+    network = _network(generator, settings, padded=generator.unshuffle == 1)
+    shapes = _sizes(settings, *[torch.export.Dim.DYNAMIC] * 3)
+    program = torch.export.export(network, (_example(generator, settings),), dynamic_shapes=shapes)
+    buffer = io.BytesIO()  # given a path, PyTorch aborts the process where the disk is full
+    torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(settings.metadata)})
+    path.write_bytes(buffer.getbuffer())
 
 
 def run_torch_export(path: Path, settings: Settings) -> Run:
     """Return what runs a file of :func:`write_torch_export`."""
-    return _run_program(torch.export.load(path).module())
+    return _run_program(torch.export.load(path).module(), settings)
 
 
-def _run_program(program: Callable[[Tensor], Tensor]) -> Run:
+def _run_program(program: Callable[[Tensor], Tensor], settings: Settings) -> Run:
     def run(image: np.ndarray) -> np.ndarray:
+        low_res = torch.from_numpy(image)
         with torch.no_grad():
-            return program(torch.from_numpy(image)).numpy()
+            return program(low_res.half() if settings.half_io else low_res).numpy()
 
     return run
 
@@ -122,20 +143,25 @@ def _run_program(program: Callable[[Tensor], Tensor]) -> Run:
 
 
 def write_onnx(generator: Generator, path: Path, settings: Settings) -> None:
-    """Write ONNX, for any batch, height and width."""
+    """Write ONNX: ``low_res`` (batch, channels, height, width) → ``high_res``."""
     need("onnxscript")
     need("onnxruntime")
-    example = _example(generator).expand(2, -1, -1, -1)
     program = torch.onnx.export(
-        _network(generator, settings.half),
-        (example,),
+        _network(generator, settings),
+        (_example(generator, settings),),
         dynamo=True,
-        dynamic_shapes=_any_size(),
+        dynamic_shapes=_sizes(settings, "batch", "height", "width"),
         input_names=["low_res"],
         output_names=["high_res"],
+        opset_version=settings.opset,
         verbose=False,
     )
     assert program is not None
+    written = program.model.opset_imports[""]
+    if settings.opset not in (None, written):
+        raise ExportError(
+            f"this network does not fit ONNX's opset {settings.opset}, but {written}: give --opset {written}"
+        )
     program.model.metadata_props.update(settings.metadata)
     program.save(path)
 
@@ -143,7 +169,8 @@ def write_onnx(generator: Generator, path: Path, settings: Settings) -> None:
 def run_onnx(path: Path, settings: Settings) -> Run:
     """Return what runs a file of :func:`write_onnx`, in ONNX Runtime."""
     session = need("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda image: session.run(None, {"low_res": image})[0]
+    kind = np.float16 if settings.half_io else np.float32
+    return lambda image: session.run(["high_res"], {"low_res": image.astype(kind)})[0]
 
 
 def write_openvino(generator: Generator, path: Path, settings: Settings) -> None:
@@ -168,19 +195,18 @@ def write_ncnn(generator: Generator, path: Path, settings: Settings) -> None:
     """Write ncnn's ``.param`` and ``.bin``, with pnnx."""
     pnnx = need("pnnx")
     need("ncnn")
-    network = _network(generator, half=False, padded=generator.unshuffle == 1)
-    traced = torch.jit.trace(network, _example(generator))
+    network = _network(generator, replace(settings, half=False), padded=generator.unshuffle == 1)
+    traced = torch.jit.trace(network, _example(generator, settings)[:1])
     assert isinstance(traced, torch.jit.ScriptModule)
     script = path.with_suffix(".pt")
-    torch.jit.save(traced, script)
-    channels = generator.channels
-    shapes = [f"[1,{channels},{height},{width}]" for height, width in _TRACED]
+    _save_script(traced, script, {})
+    sizes = _TRACED if settings.size is None else [settings.size]
+    shapes = [f"[1,{generator.channels},{height},{width}]" for height, width in sizes]
     result = subprocess.run(
         [
             pnnx.EXEC_PATH,
             script.name,
-            f"inputshape={shapes[0]}",
-            f"inputshape2={shapes[1]}",
+            *(f"{option}={shape}" for option, shape in zip(("inputshape", "inputshape2"), shapes, strict=False)),
             f"fp16={int(settings.half)}",
             f"ncnnparam={path.name}",
             f"ncnnbin={path.with_suffix('.bin').name}",
@@ -195,6 +221,18 @@ def write_ncnn(generator: Generator, path: Path, settings: Settings) -> None:
     if result.returncode or ignored or not path.is_file():
         reason = "; ".join(ignored) or "; ".join(log[-2:]) or f"exit status {result.returncode}"
         raise ExportError(f"pnnx does not translate this network: {reason}")
+    _rename_blobs(path, dict(zip(("in0", "out0"), NCNN_BLOBS, strict=True)))
+
+
+def _rename_blobs(path: Path, names: dict[str, str]) -> None:
+    """Rename blobs in ncnn's ``.param``: a line for each layer, ``type name inputs outputs blobs… options…``."""
+    magic, count, *layers = path.read_text(encoding="utf-8").splitlines()
+    for number, layer in enumerate(layers):
+        fields = layer.split()
+        last = 4 + int(fields[2]) + int(fields[3])
+        fields[4:last] = [names.get(blob, blob) for blob in fields[4:last]]
+        layers[number] = " ".join(fields)
+    path.write_text("\n".join((magic, count, *layers)) + "\n", encoding="utf-8")
 
 
 def run_ncnn(path: Path, settings: Settings) -> Run:
@@ -208,8 +246,8 @@ def run_ncnn(path: Path, settings: Settings) -> Run:
 
     def run(image: np.ndarray) -> np.ndarray:
         extractor = net.create_extractor()
-        extractor.input("in0", ncnn.Mat(np.ascontiguousarray(image[0])).clone())
-        status, output = extractor.extract("out0")
+        extractor.input(NCNN_BLOBS[0], ncnn.Mat(np.ascontiguousarray(image[0])).clone())
+        status, output = extractor.extract(NCNN_BLOBS[1])
         if status:
             raise ExportError(f"ncnn stops with status {status}")
         return np.array(output)[None]
