@@ -67,6 +67,20 @@ def test_exports_refuse_in_one_line(networks: list[str], tmp_path: Path) -> None
         export_main(["nothing.ckpt", "-o", str(tmp_path / "net.pth")])
 
 
+def test_both_commands_take_a_scale_and_name_their_files(networks: list[str], tmp_path: Path) -> None:
+    torch.save(RRDBNet(3, 1, 8, 4).state_dict(), tmp_path / "three.pth")
+    export_main([str(tmp_path / "three.pth"), "-o", str(tmp_path / "three.safetensors"), "--scale", "3"])
+    assert load_generator(tmp_path / "three.safetensors").scale == 3
+    pair = [str(tmp_path / "three.pth"), str(tmp_path / "three.safetensors")]
+    interpolate_main([*pair, "--alpha", "0.5", "--scale", "3", "-o", str(tmp_path / "blend.safetensors")])
+    with pytest.raises(SystemExit, match=r"interpolated \(.*a\.safetensors, .*three\.safetensors\): scale is 4 in one"):
+        interpolate_main([networks[0], pair[1], "--alpha", "0.5", "-o", str(tmp_path / "d.safetensors")])
+    with pytest.raises(SystemExit, match=r"a\.safetensors enlarges 4 times, not 3 times"):
+        export_main([networks[0], "-o", str(tmp_path / "c.pth"), "--scale", "3"])
+    with pytest.raises(SystemExit):
+        export_main([networks[0], "-o", str(tmp_path / "c.onnx"), "--size", "0x5"])
+
+
 def test_interpolation_writes_a_slim_file(
     networks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

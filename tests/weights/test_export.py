@@ -1,18 +1,23 @@
 """Every export is run by the program that it is for, and compared with PyTorch."""
 
 import json
+import resource
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import ncnn
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
 from spandrel import ImageModelDescriptor, ModelLoader
 
-from esrgan_lit import RRDBNet, SRResNet, load_generator
+from esrgan_lit import RRDBNet, SRResNet, blend, load_generator
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.weights.export import SIZES, TARGETS, export_generator
 from esrgan_lit.weights.runtimes import ExportError, Settings
@@ -87,17 +92,132 @@ def test_files_say_where_the_weights_come_from(tmp_path: Path) -> None:
     assert properties["license"] == "CC0"
 
 
+ANY = [["batch", 3, "height", "width"], ["batch", 3, "4*height", "4*width"]]
+ONNX = {
+    "any size": ({}, ANY, np.float32, np.float32),
+    "half inside": ({"half": True}, ANY, np.float32, np.float16),
+    "half throughout": ({"half": True, "half_io": True}, ANY, np.float16, np.float16),
+    "one size, an older opset": (
+        {"size": (10, 14), "opset": 16},
+        [[1, 3, 10, 14], [1, 3, 40, 56]],
+        np.float32,
+        np.float32,
+    ),
+}
+
+
 @pytest.mark.slow
-def test_onnx_has_any_height_and_width_and_float32_ends(tmp_path: Path) -> None:
-    for half in (False, True):
-        export_generator(with_values(RRDBNet(4, 1, 8, 4)), tmp_path / "net.onnx", Settings(half=half))
-        model = onnx.load(tmp_path / "net.onnx")
-        onnx.checker.check_model(model)
-        for end in (model.graph.input[0], model.graph.output[0]):
-            assert end.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-            assert [bool(size.dim_param) for size in end.type.tensor_type.shape.dim] == [True, False, True, True]
-        kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
-        assert kinds == {onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT}
+@pytest.mark.parametrize("case", ONNX)
+def test_onnx_has_named_ends_and_what_was_asked_for(case: str, tmp_path: Path) -> None:
+    options, shapes, kind, inside = ONNX[case]
+    generator = with_values(RRDBNet(4, 1, 8, 4))
+    export_generator(generator, tmp_path / "net.onnx", Settings(**options))
+    model = onnx.load(tmp_path / "net.onnx")
+    onnx.checker.check_model(model)
+    ends = [model.graph.input[0], model.graph.output[0]]
+    assert [end.name for end in ends] == ["low_res", "high_res"]
+    sizes = [[size.dim_param or size.dim_value for size in end.type.tensor_type.shape.dim] for end in ends]
+    assert sizes == shapes
+    assert {onnx.helper.tensor_dtype_to_np_dtype(end.type.tensor_type.elem_type) for end in ends} == {np.dtype(kind)}
+    kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
+    assert {onnx.helper.tensor_dtype_to_np_dtype(each) for each in kinds} == {np.dtype(inside)}
+    assert [entry.version for entry in model.opset_import if not entry.domain] == [options.get("opset", 20)]
+    height, width = options.get("size", (9, 41))
+    image = torch.rand(1, 3, height, width)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {"low_res": image.numpy().astype(kind)})
+    with torch.inference_mode():
+        np.testing.assert_allclose(output, generator(image).numpy(), atol=1e-5 if inside == np.float32 else 1e-2)
+
+
+@pytest.mark.slow
+def test_an_opset_that_the_network_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"does not fit ONNX's opset 9, but 18: give --opset 18"):
+        export_generator(with_values(RRDBNet(4, 1, 8, 4)), tmp_path / "net.onnx", Settings(opset=9))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [None, (12, 20)])
+def test_ncnn_has_the_blobs_that_its_programs_ask_for(size: tuple[int, int] | None, tmp_path: Path) -> None:
+    generator = with_values(RRDBNet(4, 1, 8, 4))
+    export_generator(generator, tmp_path / "net.param", Settings(half=True, size=size))
+    net = ncnn.Net()
+    assert net.load_param(str(tmp_path / "net.param")) == 0
+    assert net.load_model(str(tmp_path / "net.bin")) == 0
+    assert (list(net.input_names()), list(net.output_names())) == (["data"], ["output"])
+    image = torch.rand(3, *(size or (17, 23)))
+    extractor = net.create_extractor()
+    extractor.input("data", ncnn.Mat(image.numpy()).clone())
+    output = np.array(extractor.extract("output")[1])
+    with torch.inference_mode():
+        np.testing.assert_allclose(output, generator(image[None])[0].numpy(), atol=2e-2)
+
+
+@pytest.mark.slow
+def test_pytorchs_programs_take_half_precision_and_one_size(tmp_path: Path) -> None:
+    generator = with_values(RRDBNet(2, 1, 8, 4, unshuffle=2))
+    export_generator(generator, tmp_path / "net.pt", Settings(half=True, half_io=True))
+    assert torch.jit.load(tmp_path / "net.pt")(torch.rand(1, 3, 9, 7).half()).dtype == torch.float16
+    export_generator(generator, tmp_path / "net.pt2", Settings(size=(8, 12)))
+    assert torch.export.load(tmp_path / "net.pt2").module()(torch.rand(1, 3, 8, 12)).shape == (1, 3, 16, 24)
+
+
+def test_settings_that_a_kind_of_file_does_not_have_are_refused(tmp_path: Path) -> None:
+    cases = (
+        (".xml", Settings(opset=17), r"opset 17 is for \.onnx, not for \.xml"),
+        (".onnx", Settings(opset=99), r"opset 99 is not in 7 … 23"),
+        (".param", Settings(half=True, half_io=True), r"for \.onnx, \.pt and \.pt2, not for \.param"),
+        (".onnx", Settings(half_io=True), "give half, too"),
+        (".pth", Settings(size=(8, 8)), r"one size is for .* not for \.pth"),
+        (".param", Settings(size=(9, 8)), "size 9×8 does not fit this network; give multiples of 2"),
+    )
+    for suffix, settings, message in cases:
+        with pytest.raises(ValueError, match=message):
+            export_generator(RRDBNet(2, 1, 8, 4, unshuffle=2), tmp_path / f"net{suffix}", settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_neither_exported_nor_blended_nor_read(tmp_path: Path) -> None:
+    good, spoilt = RRDBNet(4, 1, 8, 4), RRDBNet(4, 1, 8, 4)
+    with torch.no_grad():
+        spoilt.conv_body.weight[0, 0, 0, 0] = torch.inf
+    message = r"1 of 576 values of conv_body\.weight are NaN or infinite"
+    for suffix in TARGETS:
+        with pytest.raises(ValueError, match=message):
+            export_generator(spoilt, tmp_path / f"net{suffix}")
+    with pytest.raises(ValueError, match=message):
+        blend([good, spoilt], [1, 0])
+    assert list(tmp_path.iterdir()) == []
+    spoilt.save_pretrained(tmp_path / "hub")
+    with pytest.raises(ValueError, match=rf"model\.safetensors: {message}"):
+        RRDBNet.from_pretrained(tmp_path / "hub")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", pytest.param(".pt2", marks=pytest.mark.slow)])
+def test_a_full_disk_ends_an_export_in_one_line_and_leaves_nothing(suffix: str, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the system refuses to write more."""
+    (tmp_path / f"net{suffix}").write_text("what was there before")
+    generator = with_values(RRDBNet(4, 2, 16, 16))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(OSError, match=rf"net\{suffix} could not be written \(File too large\), and nothing of it"):
+            export_generator(generator, tmp_path / f"net{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there before"]
+
+
+def test_room_and_folder_are_looked_at_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = RRDBNet(4, 1, 8, 4)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file/net\.pth could not be written \((File exists|Not a directory)\)"):
+        export_generator(generator, tmp_path / "file" / "net.pth")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match=r"net\.param could not be written \(it takes about \d+ kB, and 1 kB are free\)"):
+        export_generator(generator, tmp_path / "net.param")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.slow
