@@ -155,6 +155,7 @@ def test_ncnn_has_the_blobs_that_its_programs_ask_for(size: tuple[int, int] | No
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load")
 def test_pytorchs_programs_take_half_precision_and_one_size(tmp_path: Path) -> None:
     generator = with_values(RRDBNet(2, 1, 8, 4, unshuffle=2))
     export_generator(generator, tmp_path / "net.pt", Settings(half=True, half_io=True))
