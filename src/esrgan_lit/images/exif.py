@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 XMP, IPTC, PHOTOSHOP, ICC_PROFILE = 0x02BC, 0x83BB, 0x8649, 0x8773
 DETAIL_POINTER, GPS_POINTER, INTEROP_POINTER = 0x8769, 0x8825, 0xA005
+UTF_8 = 129  # EXIF 3's type of texts
 EXIF_WIDTH, EXIF_HEIGHT = 0xA002, 0xA003
 
 # How samples are stored, and what another field of a picture tells: never copied.
@@ -73,9 +74,27 @@ DESCRIBING = {
     0x8827,
 }
 _TEXTS = {269, 270, 271, 272, 285, 305, 306, 315, 316, 0x8298}
-_TEXT_TYPES = {1, 2, 7, 129}
+_TEXT_TYPES = {1, 2, 7, UTF_8}
 
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8, 129: 1}
+_SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+    UTF_8: 1,
+}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q"}
 _MOST_ENTRIES = 4096
 _MOST_BYTES = 2**26  # values may overlap, so that a small file could claim any amount
@@ -139,40 +158,51 @@ class Exif:
         start = struct.pack(f"{self.order}2sHI", b"II" if self.order == "<" else b"MM", 42, 8)
         return start + self.directories(8)
 
-    def directories(self, at: int) -> bytes:
-        """Return the main directory and those that it points to, all to stand at an offset of a file."""
-        detail = self.detail | ({INTEROP_POINTER: self.long(0)} if self.interop else {})
-        pointed = [tag for tag, entries in ((DETAIL_POINTER, detail), (GPS_POINTER, self.gps)) if entries]
-        main = self.main | {tag: self.long(0) for tag in pointed}
-        place = at + len(self._directory(main, 0))
+    def directories(self, at: int, big: bool = False) -> bytes:
+        """Return the main directory and those that it points to.
+
+        Args:
+            at: offset in the file where the main one will stand.
+            big: with offsets of 64 bits (BigTIFF).
+        """
+        offset = Entry(16, 1, bytes(8)) if big else Entry(4, 1, bytes(4))
+        detail = self.detail | ({INTEROP_POINTER: offset} if self.interop else {})
+        pointed = {DETAIL_POINTER: detail, GPS_POINTER: self.gps}
+        main = self.main | {tag: offset for tag, entries in pointed.items() if entries}
+
+        def pointer(place: int) -> Entry:
+            return offset._replace(data=struct.pack(f"{self.order}{'Q' if big else 'I'}", place))
+
+        place = at + len(self._directory(main, 0, big))
         behind = b""
-        if self.interop:
-            after_detail = place + len(self._directory(detail, 0))
-            detail[INTEROP_POINTER] = self.long(after_detail)
-            behind = self._directory(self.interop, after_detail)
         if detail:
-            main[DETAIL_POINTER] = self.long(place)
-            behind = self._directory(detail, place) + behind
+            main[DETAIL_POINTER] = pointer(place)
+            after = place + len(self._directory(detail, 0, big))
+            if self.interop:
+                detail[INTEROP_POINTER] = pointer(after)
+                behind = self._directory(self.interop, after, big)
+            behind = self._directory(detail, place, big) + behind
         if self.gps:
-            main[GPS_POINTER] = self.long(place + len(behind))
-            behind += self._directory(self.gps, place + len(behind))
-        return self._directory(main, at) + behind
+            main[GPS_POINTER] = pointer(place + len(behind))
+            behind += self._directory(self.gps, place + len(behind), big)
+        return self._directory(main, at, big) + behind
 
     def long(self, value: int) -> Entry:
         """Return a whole number of 32 bits as an entry."""
         return Entry(4, 1, struct.pack(f"{self.order}I", value))
 
-    def _directory(self, entries: Entries, at: int) -> bytes:
-        values_at = at + 2 + 12 * len(entries) + 4
-        table, values = struct.pack(f"{self.order}H", len(entries)), b""
+    def _directory(self, entries: Entries, at: int, big: bool) -> bytes:
+        head, row, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
+        values_at = at + struct.calcsize(f"={head}") + len(entries) * (struct.calcsize(f"={row}") + inline) + inline
+        table, values = struct.pack(self.order + head, len(entries)), bytearray()
         for tag, (kind, count, data) in sorted(entries.items()):
-            table += struct.pack(f"{self.order}HHI", tag, kind, count)
-            if len(data) <= 4:
-                table += data.ljust(4, b"\0")
+            table += struct.pack(self.order + row, tag, kind, count)
+            if len(data) <= inline:
+                table += data.ljust(inline, b"\0")
             else:
-                table += struct.pack(f"{self.order}I", values_at + len(values))
+                table += struct.pack(f"{self.order}{'Q' if big else 'I'}", values_at + len(values))
                 values += data + b"\0" * (len(data) % 2)
-        return table + b"\0\0\0\0" + values
+        return table + bytes(inline) + values
 
 
 def parse_exif(block: bytes, faults: list[str]) -> Exif | None:
@@ -218,9 +248,9 @@ def parse_directories(
     return exif
 
 
-def read_directory(block: Any, order: Order, at: int) -> Entries:
+def read_directory(block: Any, order: Order, at: int, big: bool) -> Entries:
     """Read one directory of a file that is known to be whole, with all its tags."""
-    return _Reader(block, order, False, []).directory(at, "TIFF")
+    return _Reader(block, order, big, []).directory(at, "TIFF")
 
 
 @dataclass

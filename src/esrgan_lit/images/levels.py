@@ -62,7 +62,7 @@ def from_samples(samples: np.ndarray, most: int) -> np.ndarray:
     full = np.iinfo(dtype).max
     if most == full:
         return samples.astype(dtype, copy=False)
-    levels = np.round(np.arange(most + 1) * (full / most)).astype(dtype)
+    levels = np.round(np.arange(most + 1) * full / most).astype(dtype)  # one rounding, so that halves are halves
     return levels[np.minimum(samples, most)]
 
 

@@ -131,7 +131,7 @@ def checked_profile(profile: bytes | None, faults: list[str]) -> bytes | None:
     if len(profile) >= 128 and 128 <= told < len(profile):
         faults.append(f"{len(profile) - told:,} bytes behind the end of its color profile")
         profile = profile[:told]
-    if color_space(profile) is None:
+    if told > len(profile) or color_space(profile) is None:
         faults.append("color profile (damaged)")
         return None
     return profile

@@ -2,7 +2,10 @@
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
@@ -15,8 +18,24 @@ from esrgan_lit.images.picture import Decoded, Header, Picture, check_room, chos
 
 # What is no picture of pixels, needs another program (Ghostscript, Windows), or is floating point always; and what has
 # a reader of its own.
-_NOT_READ = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "IMT", "MCIDAS", "XVTHUMB", "SPIDER", "MIC", "FPX"}
+_NOT_READ = {
+    "EPS",
+    "WMF",
+    "MPEG",
+    "BUFR",
+    "GRIB",
+    "HDF5",
+    "IPTC",
+    "IMT",
+    "MCIDAS",
+    "XVTHUMB",
+    "SPIDER",
+    "MIC",
+    "FPX",
+    "IM",
+}
 _NOT_READ |= {"PNG", "JPEG", "MPO", "TIFF"}
+_opening = Lock()
 _PAGES = ("DCX",)
 _ONE_PICTURE = ("PSD", "ICO", "ICNS", "CUR")  # layers or sizes of one
 
@@ -81,10 +100,22 @@ def open_image(file: BinaryIO) -> ImageFile:
                 verdict = accepts(start) if accepts else True
                 if not verdict or isinstance(verdict, str):
                     continue
-                return factory(file, "")
+                with _unbounded():
+                    return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # it only looked like one
     raise UnidentifiedImageError("it is of no format that is known, or damaged in its first bytes")
+
+
+@contextmanager
+def _unbounded() -> Iterator[None]:
+    """Let Pillow open pictures of any size: WebP's reader asks for its limit by itself."""
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _frames(image: ImageFile) -> int:

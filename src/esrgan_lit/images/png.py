@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from esrgan_lit.images.exif import parse_exif
 from esrgan_lit.images.metadata import checked_profile, iptc_in, oriented, resolution, upright_xmp
-from esrgan_lit.images.picture import Chunk, Decoded, Header, Picture, chosen_frame
+from esrgan_lit.images.picture import Chunk, Decoded, Header, Picture, check_room, chosen_frame
 from esrgan_lit.images.pillow import pixels_of
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -46,6 +46,8 @@ def read(path: Path, frame: int | None = None) -> Decoded:
         raise ValueError("its header or its pixels are missing")
     depth, color = parts[b"IHDR"][8:10]
     number, notes = chosen_frame(_frames(chunks), frame)
+    height, width = struct.unpack(">II", parts[b"IHDR"][:8])[::-1]
+    check_room(height, width, 8 if depth == 16 else 4)
     if number:
         pixels = _later_frame(chunks, number)
         notes += ("its later frames are read with 8 bits",) if depth == 16 else ()

@@ -111,7 +111,7 @@ def _meant(
     colors = samples[..., : _COLORS.get(kind, 3)]
     alpha, notes = _alpha(page, samples, colors.shape[2])
     if kind == _PALETTE:
-        pixels = np.moveaxis(page.colormap >> 8, 0, -1).astype(np.uint8)[colors[..., 0]]
+        pixels = np.moveaxis(page.colormap >> 8, 0, -1).astype(np.uint8)[colors[..., 0].astype(np.uint16)]
         most = 2**bits - 1
     elif kind in (_CIELAB, _ICCLAB):
         offset = np.array([0, 128, 128] if kind == _CIELAB else [0, 0, 0], np.uint8)  # signed a and b
@@ -202,9 +202,6 @@ def write(picture: Picture, path: Path) -> None:
     import tifffile
 
     exif = picture.exif or Exif()
-    main = dict(exif.main)
-    blobs = {XMP: (1, picture.xmp), IPTC: (7, picture.iptc)}
-    main |= {tag: Entry(kind, len(data), data) for tag, (kind, data) in blobs.items() if data}
     tifffile.imwrite(
         path,
         picture.pixels,
@@ -216,22 +213,31 @@ def write(picture: Picture, path: Path) -> None:
         iccprofile=picture.profile,
         resolution=picture.dpi,
         resolutionunit=2 if picture.dpi else None,
-        extratags=[(tag, entry.kind, entry.values, entry.data, True) for tag, entry in sorted(main.items())],
         metadata=None,
         software=False,
     )
-    if exif.detail or exif.gps or exif.interop:
-        _add_directories(path, exif)
+    blobs = {XMP: (1, picture.xmp), IPTC: (7, picture.iptc)}
+    main = exif.main | {tag: Entry(kind, len(data), data) for tag, (kind, data) in blobs.items() if data}
+    beside = Exif(exif.order, main, exif.detail, exif.gps, exif.interop)
+    if beside:
+        _add(beside, path)
 
 
-def _add_directories(path: Path, exif: Exif) -> None:
-    """Put a directory with pointers, and what they point to, behind a file: tifffile writes no such pointers."""
+def _add(beside: Exif, path: Path) -> None:
+    """Put a directory that has these entries, too, behind a file and let it begin there.
+
+    tifffile writes neither pointers to EXIF data nor values of any type as they are.
+    """
     with path.open("r+b") as file:
+        big = file.read(4)[2:] in (b"+\0", b"\0+")
+        field, kind = (8, "Q") if big else (4, "I")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as block:
-            first = struct.unpack_from(f"{exif.order}I", block, 4)[0]
-            main = read_directory(block, exif.order, first)
+            first = struct.unpack_from(beside.order + kind, block, field)[0]
+            main = read_directory(block, beside.order, first, big)
         at = file.seek(0, os.SEEK_END)
         at += file.write(b"\0" * (at % 2))
-        file.write(Exif(exif.order, main, exif.detail, exif.gps, exif.interop).directories(at))
-        file.seek(4)
-        file.write(struct.pack(f"{exif.order}I", at))
+        file.write(
+            Exif(beside.order, beside.main | main, beside.detail, beside.gps, beside.interop).directories(at, big)
+        )
+        file.seek(field)
+        file.write(struct.pack(beside.order + kind, at))
