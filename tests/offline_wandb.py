@@ -19,6 +19,10 @@ class OfflineRun(NamedTuple):
     history: list[dict[str, Any]]
     artifacts: dict[str, dict[str, str]]
     exit_code: int | None
+    id: str
+    sweep: str
+    entity: str
+    tags: list[str]
 
 
 def read_offline(folder: Path) -> OfflineRun:
@@ -34,13 +38,15 @@ def read_offline(folder: Path) -> OfflineRun:
 
 
 def _read(path: Path) -> OfflineRun:
-    name, group, exit_code = "", "", None
+    name, group, exit_code, origin = "", "", None, ("", "", "", [])
     config: dict[str, Any] = {}
     history, artifacts = [], {}
     for record in read_records(path):
         match record.WhichOneof("record_type"):
             case "run":
-                name, group = record.run.display_name, record.run.run_group
+                run = record.run
+                name, group = run.display_name, run.run_group
+                origin = run.run_id, run.sweep_id, run.entity, list(run.tags)
             case "config":
                 config |= {item.key: json.loads(item.value_json) for item in record.config.update}
             case "history":
@@ -51,7 +57,7 @@ def _read(path: Path) -> OfflineRun:
                 artifacts[record.artifact.name] = {entry.path: entry.local_path for entry in entries}
             case "exit":
                 exit_code = record.exit.exit_code
-    return OfflineRun(name, group, config, history, artifacts, exit_code)
+    return OfflineRun(name, group, config, history, artifacts, exit_code, *origin)
 
 
 def read_records(path: Path) -> Iterator[Record]:

@@ -283,3 +283,15 @@ def test_panels_go_to_loggers_of_every_kind(data: PairDataModule, tmp_path: Path
         picture = next(one for one in (*args, *named.values()) if isinstance(one, np.ndarray))
         assert picture.shape == (32, 4 * 32, 3)
         assert named.get("step", args[-1]) == 4
+
+
+def test_tensorboard_has_figures_and_panels(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(configure("psnr_rrdb23", "logger=tensorboard"))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert {"train/pixel", "val/psnr_y"} <= set(events.Tags()["scalars"])
+    (panel,) = events.Images("panels/a")
+    assert (panel.step, panel.width, panel.height) == (events.Scalars("val/psnr_y")[0].step, 4 * 88, 68)
+    assert (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").is_file()

@@ -15,25 +15,31 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 
-def run(config: DictConfig, resume: str = "") -> None:
+def run(config: DictConfig, resume: str = "", way: str | None = None) -> float | None:
     """Train once, or one job of a sweep; end the process as a command does, with a plain message.
 
     Args:
         config: composed.
         resume: the override that leads the same command to its folder, for resuming it.
+        way: what the sweep that it is of does with what is returned, ``maximize`` or ``minimize``.
+
+    Returns:
+        The value of ``optimized_metric``, for Hydra's sweepers; None without one.
     """
     from esrgan_lit.metrics.metric import MetricUnavailableError
     from esrgan_lit.training.nan_report import NonFiniteLossError
+    from esrgan_lit.training.objective import check_optimized, optimized_value
     from esrgan_lit.training.sweep import run_job
     from esrgan_lit.training.trainer import fit, prepare
 
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        run_job(config)
-        return
+        return run_job(config)
     with _exit_plainly(InstantiationException, ValueError, OSError, MetricUnavailableError):
         parts = prepare(config)
+        check_optimized(config, parts[1], way)
     with _exit_plainly(NonFiniteLossError, OSError, resume=resume or f"hydra.run.dir={config.output_dir}"):
         print(f"checkpoints in {fit(config, *parts).parent}")
+    return optimized_value(config, parts[1])
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from esrgan_lit.cli.train import run
 from esrgan_lit.reports.runs import FAILURE
 from esrgan_lit.training.callbacks import Interrupted
+from esrgan_lit.training.objective import VALUE, way_of
 
 
 def main(settings: Path, sweep: str) -> None:
@@ -21,11 +22,15 @@ def main(settings: Path, sweep: str) -> None:
         sweep: folder of the sweep.
     """
     config = cast(DictConfig, OmegaConf.load(settings))
+    way = None
     if settings.with_name("hydra.yaml").is_file():
         hydra = OmegaConf.load(settings.with_name("hydra.yaml")).hydra
         configure_log(hydra.job_logging, hydra.verbose)
+        way = way_of(hydra.sweeper)
     try:
-        run(config, f"hydra.sweep.dir={sweep}")
+        value = run(config, f"hydra.sweep.dir={sweep}", way)
+        if value is not None and getattr(rank_zero_only, "rank", 0) == 0:
+            settings.with_name(VALUE).write_text(repr(value), encoding="utf-8")
     except (Exception, SystemExit) as error:
         if getattr(rank_zero_only, "rank", 0) == 0 and not isinstance(error, Interrupted):
             (settings.parent.parent / FAILURE).write_text(str(error) or type(error).__name__, encoding="utf-8")

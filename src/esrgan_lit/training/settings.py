@@ -29,6 +29,7 @@ _KINDS = {
     "scale": int,
     "crop": int,
     "resume": str | None,
+    "optimized_metric": str | None,
     "output_dir": str,
     "data_root": str,
     "stage": Mapping[str, Any],

@@ -18,10 +18,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from esrgan_lit.files import write_text
 from esrgan_lit.reports.runs import FAILURE
 from esrgan_lit.reports.training import write_report
 from esrgan_lit.training.callbacks import Interrupted
+from esrgan_lit.training.objective import VALUE
 
+SWEPT = "multirun.yaml"  # what a sweep varies, by Hydra's own sweeper
 OUTPUT = "output.txt"  # what a job prints, where others run beside it
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,7 @@ class JobFailedError(RuntimeError):
     """Raised when a job of a sweep failed; Hydra goes on with the others and fails at the end."""
 
 
-def run_job(config: DictConfig) -> None:
+def run_job(config: DictConfig) -> float | None:
     """Run this job of a sweep, then write the sweep's report anew.
 
     In a process of its own, because what one job leaves in a process harms the next: the rank variables and process
@@ -40,6 +43,9 @@ def run_job(config: DictConfig) -> None:
     Args:
         config: of the job, as Hydra composed it.
 
+    Returns:
+        The value of ``optimized_metric``; None without one.
+
     Raises:
         JobFailedError: when it failed.
         ValueError: when the jobs would write to one folder.
@@ -47,6 +53,8 @@ def run_job(config: DictConfig) -> None:
     """
     hydra = HydraConfig.get()
     folder, sweep = Path(hydra.runtime.output_dir), Path(hydra.sweep.dir).absolute()
+    if not (sweep / SWEPT).is_file():  # Optuna's and Ax's sweepers write none, and reports know a sweep by it
+        write_text(sweep / SWEPT, "hydra: {overrides: {task: []}}\n")
     changes = overrides_swept(sweep, hydra.overrides.task)
     log.info("job %s in %s: %s", hydra.job.num, folder, " ".join(changes))
     if Path(config.output_dir).absolute() != folder:
@@ -62,6 +70,7 @@ def run_job(config: DictConfig) -> None:
     OmegaConf.save(config, settings, resolve=True)
     failure = folder / FAILURE
     failure.unlink(missing_ok=True)
+    settings.with_name(VALUE).unlink(missing_ok=True)
     command = [sys.executable, "-m", "esrgan_lit.cli.train_job", str(settings), str(sweep)]
     launcher = hydra.launcher["_target_"]
     output = None if "BasicLauncher" in launcher else folder / OUTPUT
@@ -77,6 +86,8 @@ def run_job(config: DictConfig) -> None:
             _report(sweep)
     if code:
         raise JobFailedError(f"job {hydra.job.num} in {folder}: {failure.read_text(encoding='utf-8')}")
+    value = settings.with_name(VALUE)
+    return float(value.read_text()) if value.is_file() else None
 
 
 def overrides_swept(sweep: Path, overrides: Sequence[str]) -> list[str]:
@@ -86,9 +97,9 @@ def overrides_swept(sweep: Path, overrides: Sequence[str]) -> list[str]:
         sweep: folder of the sweep.
         overrides: of the job.
     """
-    if not (sweep / "multirun.yaml").is_file():  # a sweeper that writes none
+    if not (sweep / SWEPT).is_file():
         return list(overrides)
-    given = OverridesParser.create().parse_overrides(list(OmegaConf.load(sweep / "multirun.yaml").hydra.overrides.task))
+    given = OverridesParser.create().parse_overrides(list(OmegaConf.load(sweep / SWEPT).hydra.overrides.task))
     fixed = {each.get_key_element() for each in given if not each.is_sweep_override()}
     return [each for each in overrides if each.partition("=")[0] not in fixed]
 

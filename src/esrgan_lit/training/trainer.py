@@ -16,6 +16,7 @@ from esrgan_lit.data.module import PairDataModule
 from esrgan_lit.training.base_stage import SCRATCH, Stage
 from esrgan_lit.training.checkpointing import find_checkpoint, find_fault, save_last
 from esrgan_lit.training.checks import check_crop, check_fits, check_parts
+from esrgan_lit.training.objective import check_optimized
 from esrgan_lit.training.settings import build, check_set, check_settings, take_shipped_parts_along
 from esrgan_lit.training.validation import BOUNDED
 from esrgan_lit.training.wandb import TolerantWandbLogger
@@ -23,7 +24,10 @@ from esrgan_lit.training.wandb import TolerantWandbLogger
 AUTO = "auto"  # value of `resume`
 # What train.yaml declares. A user's experiment file is merged before Hydra locks the keys, so that a misspelt one would
 # otherwise pass in silence.
-KEYS = ("name", "seed", "scale", "crop", "resume", "output_dir", "data_root", "generator", "data", "stage", "trainer")
+KEYS = (
+    *("name", "seed", "scale", "crop", "resume", "optimized_metric", "output_dir", "data_root"),
+    *("generator", "data", "stage", "trainer"),
+)
 log = logging.getLogger(__name__)
 
 # Warnings that a user can do nothing about, each with its reason.
@@ -84,6 +88,7 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
         check_fits(config.resume, stage)
     options = dict(config.trainer)
     stage.validation.sets = [*data.validation_sources]
+    check_optimized(config, stage)
     callbacks, loggers = _parts(options.pop("callbacks", None)), _parts(options.pop("logger", None))
     for name, part in callbacks.items():
         if str(part.get("monitor")).startswith("val/"):

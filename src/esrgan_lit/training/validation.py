@@ -145,6 +145,10 @@ class Validation(nn.Module):
         places = [f"val/{one}/" if one else "val/" for one in self.sets or ("",)]
         return [place + name for place in places for name in (*self.means, *bounded)]
 
+    def metric_of(self, figure: str) -> Metric:
+        """Return the metric that a figure is of, by the end of its name."""
+        return self.metrics[figure.removesuffix(WITHOUT_EMA).removesuffix(BOUNDED)]
+
     def check_monitor(self, monitor: str, mode: str, setting: str) -> None:
         """Raise ValueError where a checkpoint callback monitors what is not measured, or would keep the worst.
 
@@ -159,8 +163,8 @@ class Validation(nn.Module):
                 f"{setting}.monitor={monitor} is not measured; measured are {', '.join(figures)}. Add the metric, "
                 f"'stage.validation.metrics=[{','.join((*self.metrics, 'NAME'))}]', or monitor one of these"
             )
-        name = monitor.rpartition("/")[2].removesuffix(WITHOUT_EMA).removesuffix(BOUNDED)
-        higher = self.metrics[name].higher_is_better
+        name = monitor.rpartition("/")[2]
+        higher = self.metric_of(name).higher_is_better
         if higher is None:
             raise ValueError(f"{setting}.monitor={monitor} cannot choose: {name} has no better direction; take another")
         better, way = ("max", "higher") if higher else ("min", "lower")

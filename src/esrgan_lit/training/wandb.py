@@ -3,7 +3,7 @@
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,17 @@ class TolerantWandbLogger(WandbLogger):
 
 
 def wandb_logger(
-    project: str, name: str, folder: str | Path, group: str | None = None, checkpoints: str | Path | None = None
+    project: str,
+    name: str,
+    folder: str | Path,
+    group: str | None = None,
+    checkpoints: str | Path | None = None,
+    entity: str | None = None,
+    tags: Sequence[str] = (),
 ) -> TolerantWandbLogger:
     """Make W&B's logger: online where a key is found, offline (to be synced later) where there is none or no network.
 
-    A run that is resumed in its folder stays one run there.
+    A run that is resumed in its folder stays one run there; one that ``wandb agent`` started is the sweep's.
 
     Args:
         project: of W&B.
@@ -89,15 +95,20 @@ def wandb_logger(
         folder: where W&B writes its files.
         group: that the runs of one sweep share.
         checkpoints: folder whose best and last checkpoint become an artifact at the end; None for none.
+        entity: user or team of the project; None for the account's own.
+        tags: of the run.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     identity = folder / "wandb_run_id"
     if not identity.exists():
-        identity.write_text(secrets.token_hex(4))
+        # Under another id than the agent's, its sweep would wait for the run's figures in vain.
+        agents = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+        identity.write_text(agents or secrets.token_hex(4))
     # Without a key and without a mode, wandb.init would stop the training.
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     options: dict[str, Any] = {"project": project, "name": name, "save_dir": folder, "group": group}
+    options |= {"entity": entity, "tags": list(tags) or None}
     options |= {"id": identity.read_text().strip(), "resume": "allow"}
     options["checkpoints"] = None if checkpoints is None else Path(checkpoints)
     logger = TolerantWandbLogger(**options, mode=mode)
