@@ -36,6 +36,7 @@ NAMED = {
     "stage.scheduler.mode=X": ["+stage.scheduler.mode=max"],
     "++stage.scheduler.mode=X": ["++stage.scheduler.mode=max"],
     "trainer.X=X": ["trainer.max_steps=4"],
+    "hydra.sweeper.direction=X": ["+hydra.sweeper.direction=maximize"],  # + because it is Optuna's, not chosen here
     "stage.losses.X": ["stage.losses.pixel"],
     "stage.loss_weights.X": ["stage.loss_weights.adversarial"],
     "~stage.loss_weights.X": ["~stage.loss_weights.adversarial"],

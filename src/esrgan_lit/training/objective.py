@@ -47,7 +47,9 @@ def optimized_value(config: DictConfig, stage: Stage) -> float | None:
     From the log of all its starts, so that a run that was interrupted returns the same; None where there is none.
     """
     name = config.optimized_metric
-    values = [] if name is None else [value for _, value in Run(Path(config.output_dir)).curves.get(name, [])]
+    if name is None:
+        return None
+    values = [value for _, value in Run(Path(config.output_dir)).curves.get(name, [])]
     if not values:
         return None
     higher = _is_higher_better(name, stage)
