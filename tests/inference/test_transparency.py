@@ -64,8 +64,8 @@ def test_hidden_colors_never_show(size: tuple[int, int] | None) -> None:
     hidden = image.copy()
     hidden[~alpha, :3] = make_photograph(24, 30, 1)[~alpha]
     generator = network(blocks=1)
-    results = [upscaler(generator)(each, size=size) for each in (image, hidden)]
-    np.testing.assert_array_equal(*results)
+    one, other = (upscaler(generator)(each, size=size) for each in (image, hidden))
+    np.testing.assert_array_equal(one, other)
     clear = upscaler(generator)(with_alpha(image[..., :3], 0), size=size)  # where nothing is seen, nothing is filled
     np.testing.assert_array_equal(clear[..., :3], upscaler(generator)(image[..., :3].copy(), size=size))
     smooth = upscaler(bicubic(4))(hidden, size=size)

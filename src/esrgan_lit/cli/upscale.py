@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from esrgan_lit.inference.upscaler import Upscaler
     from esrgan_lit.networks.generator import Generator
 
-_LEAST_FREE = 2**20  # bytes of a disk on which nothing more is tried
+_LEAST_FREE = 2**16  # bytes of a disk on which nothing more is tried
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\nesrgan-upscale: stopped; the same command goes on with the images that are left", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        sys.exit(f"esrgan-upscale: {_said(error)}")
+        sys.exit("\n".join(map(printable, f"esrgan-upscale: {_said(error)}".split("\n"))))
     finally:
         logging.getLogger("esrgan_lit").removeHandler(lines)
 

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from esrgan_lit.cli.upscale_record import read_entries
 from esrgan_lit.images.formats import SUFFIXES_WRITTEN
-from esrgan_lit.images.listing import SEEN, SUFFIXES, LeftOut, images_in, is_file, only_images, walk
+from esrgan_lit.images.listing import SEEN, SUFFIXES, LeftOut, images_in, is_file, only_images, printable, walk
 
 Frames = Literal["all", "first"] | int
 
@@ -82,7 +82,7 @@ def plan_jobs(inputs: Sequence[str], output: str, kind: str = "png", frames: Fra
 def _names_file(inputs: Sequence[str], output: str) -> bool:
     """Return whether ``-o`` names an image file; ValueError where it looks like one that cannot be written."""
     path, suffix = Path(output), Path(output).suffix.lower()
-    if path.is_dir() or output.endswith(("/", os.sep)):
+    if output.endswith(("/", os.sep)) or os.path.isdir(path):  # noqa: PTH112 (Path's raises for long names)
         return False
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
     if single and suffix and suffix not in SUFFIXES_WRITTEN:
@@ -92,7 +92,7 @@ def _names_file(inputs: Sequence[str], output: str) -> bool:
         )
     if not single and suffix in SUFFIXES:
         raise ValueError(f"-o {output} names one image file, but there are several inputs or a folder; name a folder")
-    if path.exists() and suffix not in SUFFIXES_WRITTEN:
+    if suffix not in SUFFIXES_WRITTEN and path.exists():
         raise ValueError(f"-o {output} is a file; name a folder, or an image file ({', '.join(SUFFIXES_WRITTEN)})")
     return single and suffix in SUFFIXES_WRITTEN
 
@@ -113,13 +113,13 @@ def _find(given: str, folder: Path, left_out: LeftOut) -> list[tuple[Path, Path]
         return [(path, Path(path.name))]
     elif path.exists() or path.is_symlink() or not glob.has_magic(given):
         state = "is a broken link" if path.is_symlink() else "is no file" if path.exists() else "does not exist"
-        raise ValueError(f"INPUT: {given} {state} (looked in {Path.cwd()})")
+        raise ValueError(f"INPUT: {printable(given)} {state} (looked in {Path.cwd()})")
     else:
         base, paths = _glob(given, beside)
         images, nothing = sorted(only_images(paths, beside)), f"nothing matches {given}"
     images = _without_outputs(images, base, folder, beside)
     if not images:
-        raise ValueError(f"INPUT: {nothing}{f', but {beside}' if beside else ''} (looked in {Path.cwd()})")
+        raise ValueError(f"INPUT: {printable(nothing)}{f', but {beside}' if beside else ''} (looked in {Path.cwd()})")
     left_out.update(beside)
     return [(image, image.relative_to(base)) for image in images]
 
@@ -223,7 +223,8 @@ def _refuse_clashes(jobs: Sequence[Job]) -> None:
             else "rename one of them, or keep their formats with --format same"
         )
         more = f" ({len(clashes)} such outputs)" if len(clashes) > 1 else ""
-        raise ValueError(f"{one.source} and {other.source} would both be written to {one.output}{more}; {remedy}")
+        names = [printable(path) for path in (one.source, other.source, one.output)]
+        raise ValueError(f"{names[0]} and {names[1]} would both be written to {names[2]}{more}; {remedy}")
     sources = {job.source.resolve() for job in jobs}
     for job in jobs:
         if os.path.exists(job.output) and job.output.samefile(job.source):  # noqa: PTH110 (Path's raises for long names)

@@ -109,7 +109,7 @@ def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a folder's record; of a cut one what it holds: its output, and the output's state."""
     try:
         text = (folder / NAME).read_bytes().decode(errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for line in re.split(r'\n|(?=\{"output": )', text):  # a cut line may have the next one behind it
         try:

@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 # All that the reader takes. What a file is read as is decided by its content.
@@ -87,7 +87,7 @@ def images_in(folder: Path, left_out: LeftOut) -> list[Path]:
     return sorted(only_images(walk(folder, left_out), left_out))
 
 
-def only_images(paths: Iterator[Path] | Sequence[Path], left_out: LeftOut) -> list[Path]:
+def only_images(paths: Iterable[Path], left_out: LeftOut) -> list[Path]:
     """Return the files whose suffix is that of an image that can be read."""
     images = []
     for path in paths:
