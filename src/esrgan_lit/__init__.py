@@ -64,6 +64,7 @@ _CONFIGURED = {
     "data.demo": ("photographs",),
     "degradations.blur": ("BlurKernels",),
     "degradations.bsrgan": ("BsrganDegradation",),
+    "degradations.given": ("GivenPairs",),
     "degradations.real_esrgan": ("DegradationPass", "RealEsrganDegradation"),
     "losses.adversarial": ("RelativisticAverageLoss", "StandardLoss"),
     "losses.perceptual": ("PerceptualLoss",),

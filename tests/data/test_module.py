@@ -135,7 +135,7 @@ def test_pairs_that_do_not_fit_are_refused(
 ) -> None:
     low = low_res_folder(photograph_folder, tmp_path / "low")
     Image.new("RGB", (5, 5)).save(low / "bx4.png")
-    with pytest.raises(ValueError, match=r"low_res bx4 is 5×5, which is not a 4th of high_res b \(77×83\)"):
+    with pytest.raises(ValueError, match=r"low_res bx4 is 5×5, which is not 1/4 of high_res b \(77×83\)"):
         module(validation_low_res=low).setup("validate")
     (low / "bx4.png").rename(low / "d.png")
     with pytest.raises(

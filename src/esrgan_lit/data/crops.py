@@ -40,6 +40,7 @@ class CropDataset(Dataset[Crops]):
         length: number of samples offered.
         in_memory: decode every photograph once and keep it.
         texture_candidates: of so many random positions the one with the largest gradient energy is taken; 1 for any.
+        partners: the images' low resolution in the same order, where it is given.
     """
 
     images: Sequence[Photograph]
@@ -50,9 +51,11 @@ class CropDataset(Dataset[Crops]):
     length: int
     in_memory: bool
     texture_candidates: int = 1
+    partners: Sequence[Photograph] | None = None
 
     def __post_init__(self) -> None:
         self.loaded = [image.pixels() for image in self.images] if self.in_memory else None
+        self.loaded_partners = [image.pixels() for image in self.partners or ()] if self.in_memory else None
 
     def __len__(self) -> int:
         return self.length
@@ -71,8 +74,11 @@ class CropDataset(Dataset[Crops]):
                 for top, _ in draw.positions:
                     self.images[draw.chosen].prefetch(top - margin, top - margin + side)
         levels = np.empty((len(numbers), side, side, 3), np.uint8)
-        orientations = tuple(map(self._copy, numbers, draws, levels))
-        return Crops(torch.from_numpy(levels), orientations, tuple(numbers))
+        short = self.crop // self.degradation.scale
+        small = np.empty((len(numbers), short, short, 3), np.uint8)
+        orientations = tuple(map(self._copy, numbers, draws, levels, small))
+        partners = None if self.partners is None else torch.from_numpy(small)
+        return Crops(torch.from_numpy(levels), orientations, tuple(numbers), partners)
 
     def _draw(self, n: int, further: int = 0) -> _Draw:
         """Draw what chance decides about sample n; ``further`` down the order of photographs than its own."""
@@ -89,12 +95,17 @@ class CropDataset(Dataset[Crops]):
         ]
         return _Draw(chosen, positions, int(random.integers(8)) if self.augment else 0)
 
-    def _copy(self, n: int, draw: _Draw, crop: np.ndarray) -> int:
-        """Copy sample n's crop, with its margin, into ``crop``; returns its orientation."""
+    def _copy(self, n: int, draw: _Draw, crop: np.ndarray, small: np.ndarray) -> int:
+        """Copy sample n's crop, with its margin, into ``crop``, and its partner's into ``small``.
+
+        Returns:
+            Its orientation.
+        """
         further = 0
         while True:
             try:
                 whole = self.loaded[draw.chosen] if self.loaded else self.images[draw.chosen].pixels()
+                partner = self._partner(draw.chosen)
                 break
             except OSError as error:  # a file lost since the training started
                 further += 1
@@ -108,7 +119,15 @@ class CropDataset(Dataset[Crops]):
             top, left = max(draw.positions, key=lambda at: texture(image[at[0] :, at[1] :][: self.crop, : self.crop]))
         margin = self.degradation.margin
         copy_crop(image, top - margin, left - margin, self.degradation.boundary, crop)
+        if partner is not None:
+            top, left = top // self.degradation.scale, left // self.degradation.scale
+            small[:] = partner[top : top + len(small), left : left + len(small)]
         return draw.orientation
+
+    def _partner(self, chosen: int) -> np.ndarray | None:
+        if self.partners is None:
+            return None
+        return self.loaded_partners[chosen] if self.loaded_partners else self.partners[chosen].pixels()
 
 
 def texture(image: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from esrgan_lit.data.packed import PackedImages, is_packed, pack
 from esrgan_lit.data.pairing import ImageDataset, LowResDataset, NamedImage, ValidationImage, pair_up
 from esrgan_lit.data.photographs import FaultPolicy, Photograph, check_images, large_enough
 from esrgan_lit.degradations.bicubic import Bicubic, LowResForm
+from esrgan_lit.degradations.given import GivenPairs
 from esrgan_lit.degradations.pairs import Crops, Degradation, make_pairs
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.overrides import as_override
@@ -58,6 +59,7 @@ class PairDataModule(L.LightningDataModule):
             then its own.
         validation_sets: further images, by the name of their set: logged as ``val/NAME/psnr_y`` ….
         predict: low-resolution images that ``trainer.predict`` enlarges, given as ``train`` is.
+        low_res: low-resolution partners of ``train``, given as it is, instead of a degradation; None to make them.
 
     Raises:
         ValueError: before training starts, for what :meth:`setup` finds wrong.
@@ -85,9 +87,13 @@ class PairDataModule(L.LightningDataModule):
         degradation: Degradation | None = None,
         validation_sets: Mapping[str, Sources] | None = None,
         predict: Sources | None = None,
+        low_res: Sources | None = None,
     ) -> None:
         super().__init__()
-        self.degradation: Degradation = degradation or Bicubic(scale, boundary, low_res_form)
+        made = Bicubic(scale, boundary, low_res_form) if low_res is None else GivenPairs(scale)
+        self.degradation: Degradation = degradation or made
+        if isinstance(self.degradation, GivenPairs) != (low_res is not None):
+            raise ValueError("data.low_res and degradation=pairs go together: pairs are given, or they are made")
         if self.degradation.scale != scale:
             raise ValueError(f"data.degradation has scale {self.degradation.scale}, not {scale}; give it ${{scale}}")
         if crop < scale or crop % scale:
@@ -102,6 +108,7 @@ class PairDataModule(L.LightningDataModule):
         self.validation_sources = {**({} if validation is None else {"": validation}), **(validation_sets or {})}
         self.validation_low_res = _by_set(validation_low_res, self.validation_sources)
         self.predict = predict
+        self.low_res = low_res
         self.crop = crop
         self.batch = batch
         self.augment = augment
@@ -114,6 +121,7 @@ class PairDataModule(L.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.photographs: list[Photograph] = []
+        self.partners: list[Photograph] | None = None
         self.validation_sets: dict[str, ImageDataset] = {}
 
     @property
@@ -128,9 +136,14 @@ class PairDataModule(L.LightningDataModule):
             ValueError: for a source that does not exist or holds no image, and for partners that do not pair up.
         """
         named: dict[str, Any] = {} if self.sources is None else {"data.train": self.sources}
+        named |= {} if self.low_res is None else {"data.low_res": self.low_res}
         named |= {_setting(name): sources for name, sources in self.validation_sources.items()}
         partners = "data.validation_low_res"
         named |= {f"{partners}.{name}" if name else partners: one for name, one in self.validation_low_res.items()}
+        for name in self.validation_sources:
+            if self.low_res is not None and name not in self.validation_low_res:
+                missing = f"data.validation_low_res{'.' * bool(name)}{name}"
+                raise ValueError(f"{missing} is not set; degradation=pairs makes no low resolution: {missing}=FOLDER")
         for setting, sources in named.items():
             if not (paths := as_paths(sources)):
                 raise ValueError(f"{setting} is empty; give {as_override(setting, ['FOLDER'])}")
@@ -155,6 +168,11 @@ class PairDataModule(L.LightningDataModule):
                 raise ValueError("data.train is not set: give the folders to train on, PairDataModule(train=[FOLDER])")
             found = open_images(self.sources, "data.train", self.unreadable_images, self.cache)
             self.photographs = large_enough(found, self.crop, self.small_images)
+            if self.low_res is not None:
+                low_res = open_images(self.low_res, "data.low_res", self.unreadable_images, self.cache)
+                partners = pair_up(found, low_res, self.degradation.scale, "data.low_res")
+                kept = {image.path for image in self.photographs}
+                self.partners = [low for high, low in zip(found, partners, strict=True) if high.path in kept]
 
     def train_dataloader(self) -> ThreadedLoader | RetryingLoader:
         """Return batches from the iteration that the trainer is at."""
@@ -233,6 +251,7 @@ class PairDataModule(L.LightningDataModule):
             self.epoch_length * trainer.world_size * self.batch,
             in_memory,
             self.texture_candidates,
+            self.partners,
         )
 
     def _attached_trainer(self) -> L.Trainer:

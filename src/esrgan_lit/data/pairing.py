@@ -87,26 +87,30 @@ def pair_by_name(names: Sequence[str], candidates: Sequence[str], what: str, rem
     return [place for [place] in matches.of]
 
 
-def pair_up(high_res: Sequence[Photograph], low_res: Sequence[Photograph], scale: int) -> list[Photograph]:
-    """Return for each high-resolution image of a validation its low-resolution partner.
+def pair_up(
+    high_res: Sequence[Photograph],
+    low_res: Sequence[Photograph],
+    scale: int,
+    setting: str = "data.validation_low_res",
+) -> list[Photograph]:
+    """Return for each high-resolution image its low-resolution partner.
 
     Args:
         high_res: whole images.
         low_res: their partners, in any order.
         scale: integer factor between the two.
+        setting: that named the partners, for messages.
 
     Raises:
         ValueError: naming the images that do not pair up, or one of another size.
     """
-    made = "leave data.validation_low_res out to have it made"
-    places = pair_by_name(
-        [high.name for high in high_res], [low.name for low in low_res], "data.validation_low_res", f"; or {made}"
-    )
+    made = f"leave {setting} out to have it made"
+    places = pair_by_name([high.name for high in high_res], [low.name for low in low_res], setting, f"; or {made}")
     partners = [low_res[place] for place in places]
     for high, low in zip(high_res, partners, strict=True):
         if not is_shrunk(high, low, scale):
             raise ValueError(
-                f"low_res {low.name} is {low.width}×{low.height}, which is not a {scale}th of high_res {high.name} "
+                f"low_res {low.name} is {low.width}×{low.height}, which is not 1/{scale} of high_res {high.name} "
                 f"({high.width}×{high.height}); give the right pair, or {made}"
             )
     return partners

@@ -27,11 +27,13 @@ class Crops(NamedTuple):
         orientations: the flip and rotation to come of each, 0 … 7 (0 is none), as plain numbers: no GPU has to be
             waited for to read them.
         numbers: of the samples, from which random degradations draw.
+        partners: uint8 (batch, side / scale, side / scale, 3), low resolution where it is given, without a margin.
     """
 
     levels: Tensor
     orientations: tuple[int, ...]
     numbers: tuple[int, ...] = ()
+    partners: Tensor | None = None
 
 
 class Degradation(ABC):
