@@ -76,6 +76,7 @@ def test_a_plain_trainer_fits_twice_validates_tests_and_predicts(
     (figures,) = trainer(tmp_path).validate(stage, data, verbose=False)
     (tested,) = trainer(tmp_path).test(stage, data, verbose=False)
     assert figures.keys() == {"val/psnr_y", "val/ssim_y", "val/psnr_y_without_ema", "val/ssim_y_without_ema"}
+    assert stage.validated_at == 2  # in the training
     assert tested == {name.replace("val/", "test/"): value for name, value in figures.items()}
     low_res = torch.rand(2, 3, 8, 9)
     (batch,) = trainer(tmp_path).predict(stage, DataLoader(low_res, batch_size=2))  # pyright: ignore
@@ -152,6 +153,8 @@ def test_a_stage_is_made_anew_from_its_checkpoint_alone(
     assert stage.state_dict().keys() == content.keys()
     assert all(torch.equal(value, content[key]) for key, value in stage.state_dict().items())
     assert same(stage.ema_generator, load_generator(last))
+    assert stage.validated_at == 2
+    assert stage.figures.keys() == {"PSNR-Y (dB)", "SSIM-Y"}
     (figures,) = trainer(tmp_path).validate(stage, data, verbose=False)
     assert (
         figures

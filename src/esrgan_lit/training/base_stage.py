@@ -9,6 +9,7 @@ from typing import Any, Self, cast
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -313,7 +314,7 @@ class Stage(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the means, step the schedules that wait for them, and note that this validation is complete."""
         figures = self._log_figures("val")
-        if self.trainer.sanity_checking or not self.trainer.training:
+        if self.trainer.sanity_checking or self.trainer.state.fn != TrainerFn.FITTING:
             return
         first = next(iter(figures.values()), None)  # of stage.validation.metrics
         for schedule in self._schedules():

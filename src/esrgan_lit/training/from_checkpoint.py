@@ -88,6 +88,7 @@ def fill(stage: Any, checkpoint: Mapping[str, Any], strict: bool) -> None:
     stage.load_state_dict(state, strict=strict)
     stage.config = checkpoint.get("config") or {}
     stage.validated_at = checkpoint.get("validated_at", 0)
+    stage.figures = checkpoint.get("figures", {})
 
 
 def load_discriminator_into(discriminator: nn.Module, path: str | Path) -> None:
