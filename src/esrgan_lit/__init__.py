@@ -71,7 +71,9 @@ _CONFIGURED = {
     "metrics.metric": ("MetricOptions",),
     "training.callbacks": ("ImagePanels", "StopOnSignal", "TrainingHealth"),
     "training.checkpointing": ("AtomicCheckpointIO",),
+    "training.csv_log": ("TolerantCsvLogger",),
     "training.optimizer_step": ("StepOptions",),
+    "training.run_folder": ("RunFolderGuard",),
     "training.validation": ("Validation",),
     "training.wandb": ("wandb_logger",),
 }

@@ -15,7 +15,15 @@ from torch.optim import Optimizer
 if TYPE_CHECKING:  # networks use this module, and need no Lightning
     import lightning as L  # noqa: N812 (Lightning's own idiom)
 
-__all__ = ["SyncBatchNorm", "batches_begun", "multiply_", "set_counters", "skip_on_device", "stop_sigterm_broadcast"]
+__all__ = [
+    "SyncBatchNorm",
+    "batches_begun",
+    "multiply_",
+    "set_counters",
+    "set_max_steps",
+    "skip_on_device",
+    "stop_sigterm_broadcast",
+]
 
 
 def multiply_(tensors: Sequence[Tensor], factor: Tensor) -> None:
@@ -47,6 +55,11 @@ def batches_begun(trainer: "L.Trainer") -> int:
 def stop_sigterm_broadcast(trainer: "L.Trainer") -> None:
     """Keep Lightning from asking all ranks in every iteration whether one got SIGTERM, which waits for the device."""
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+
+def set_max_steps(trainer: "L.Trainer", iterations: int) -> None:
+    """Change how many iterations a trainer does."""
+    trainer.fit_loop.epoch_loop.max_steps = iterations
 
 
 def set_counters(loop: dict[str, Any], iterations: int, validate: bool) -> None:

@@ -114,8 +114,9 @@ def test_a_metric_of_ones_own_is_measured_in_training_and_chooses_the_best(
     last = train(configure("psnr_rrdb23", metrics, *best))
     assert (last.parent / "best.ckpt").is_file()
     assert Run(tmp_path / "run").figures["best/error"] > 0
+    none = "stage.validation.metrics=[{_target_: own_parts.nothing}]"
     with pytest.raises(ValueError, match=r"metric None is not known; .*\{_target_: PACKAGE.FUNCTION\}"):
-        prepare(configure("psnr_rrdb23", "stage.validation.metrics=[{_target_: own_parts.nothing}]"))
+        prepare(configure("psnr_rrdb23", none, f"output_dir={tmp_path}/other"))
 
 
 @pytest.mark.usefixtures("own")

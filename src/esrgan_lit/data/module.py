@@ -174,6 +174,14 @@ class PairDataModule(L.LightningDataModule):
                 kept = {image.path for image in self.photographs}
                 self.partners = [low for high, low in zip(found, partners, strict=True) if high.path in kept]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what tells two sets of validation images apart, for checkpoints: their figures do not compare."""
+        digests = {}
+        for name, images in self.validation_sets.items():
+            files = [[each.name, each.height, each.width, _bytes_in(each.path)] for each in _all_images(images)]
+            digests[name] = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+        return {"validation_sets": digests}
+
     def train_dataloader(self) -> ThreadedLoader | RetryingLoader:
         """Return batches from the iteration that the trainer is at."""
         crops = self._crops(self.in_memory)
@@ -311,6 +319,15 @@ def _by_set(low_res: Any, sets: Mapping[str, Sources]) -> dict[str, str | Path]:
                 f"{', '.join(filter(None, sets)) or 'none'}; give it one of these names"
             )
     return dict(low_res)
+
+
+def _all_images(images: ImageDataset) -> list[Photograph]:
+    return [*images.high_res, *(images.low_res or ())]
+
+
+def _bytes_in(path: Path) -> int | None:
+    """Return the size of a file; None where it is not there, as of packed images."""
+    return path.stat().st_size if path.is_file() else None
 
 
 def _digest(photographs: Sequence[Photograph]) -> str:

@@ -22,12 +22,12 @@ from esrgan_lit.networks.generator import Generator
 from esrgan_lit.training.from_checkpoint import fill, parts_of, read_checkpoint, when_needed
 from esrgan_lit.training.nan_report import NonFiniteLossError, write_nan_report
 from esrgan_lit.training.optimizer_step import BatchNormBuffers, StepOptions, keep_freed_memory
+from esrgan_lit.training.resume import SCRATCH, adapt, relative_paths
 from esrgan_lit.training.validation import WITHOUT_EMA, Validation, as_image, enlarge
 from esrgan_lit.weights.load import load_weights_into
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
-SCRATCH = "scratch"
 
 
 class Stage(L.LightningModule):
@@ -93,6 +93,7 @@ class Stage(L.LightningModule):
         self.config: dict[str, Any] = {}  # the resolved configuration, kept in checkpoints
         self.validated_at = 0  # iteration of the last complete validation
         self.figures: dict[str, str] = {}  # of that validation, for people
+        self.max_steps: int | None = None  # as configured, where the trainer has one more for the last validation
 
     @property
     def ema_generator(self) -> Generator:
@@ -190,7 +191,17 @@ class Stage(L.LightningModule):
         return [Pair(*images) for images in zip(*(images.chunk(count) for images in batch), strict=True)]
 
     def weighted_sum(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """Return the generator's loss (Eq. 3): the sum of its raw terms, each times its weight."""
+        """Return the generator's loss (Eq. 3): the sum of its raw terms, each times its weight.
+
+        Raises:
+            ValueError: for a term that a subclass computes and neither trains by nor logs.
+        """
+        if unknown := terms.keys() - set(self.terms):
+            raise ValueError(
+                f"raw_terms of {type(self).__name__} returns {', '.join(sorted(unknown))}, which nothing weighs or "
+                "logs; add terms of (output, ground truth) as +stage.losses.NAME._target_=PACKAGE.CLASS, and others to "
+                "`further` (weighed) or `watched` (logged) of Stage.__init__"
+            )
         return torch.stack([weight * terms[name] for name, weight in self.loss_weights.items()]).sum()
 
     @torch.no_grad()
@@ -322,6 +333,8 @@ class Stage(L.LightningModule):
                 schedule.step(first)
         self.validated_at = self.trainer.global_step
         self.figures = self.validation.describe(figures)
+        if self.max_steps is not None:
+            private_api.set_max_steps(self.trainer, self.max_steps)
 
     def test_step(self, batch: ValidationImage | Pair, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Measure whole images as a validation does."""
@@ -352,6 +365,7 @@ class Stage(L.LightningModule):
         checkpoint["config"] = self.config
         checkpoint["validated_at"] = self.validated_at
         checkpoint["figures"] = self.figures
+        relative_paths(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume behind the last iteration, whatever moment the checkpoint was written at.
@@ -359,6 +373,7 @@ class Stage(L.LightningModule):
         Lightning's counters tell apart many such moments, and some of them lose a validation or the place in the data.
         They are left as they are where an epoch is a pass over the images, as ``max_epochs`` has it.
         """
+        adapt(checkpoint, self)
         self.validated_at = checkpoint.get("validated_at", 0)
         every = self.trainer.val_check_interval  # pyright: ignore[reportAttributeAccessIssue] (set by its connector)
         self.figures = checkpoint.get("figures", {})  # checkpoints of 0.1 have none
@@ -367,6 +382,16 @@ class Stage(L.LightningModule):
         iterations = checkpoint["global_step"]
         pending = iterations % every == 0 and self.validated_at != iterations
         private_api.set_counters(checkpoint["loops"]["fit_loop"], iterations, pending)
+        if pending and iterations >= self.trainer.max_steps:  # Lightning would not begin where no iteration is left
+            self.max_steps = self.trainer.max_steps
+            private_api.set_max_steps(self.trainer, iterations + 1)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Do no iteration more than configured, where only the last validation was left."""
+        if self.max_steps is None:
+            return None
+        private_api.set_max_steps(self.trainer, self.max_steps)
+        return -1
 
 
 def _check_terms(

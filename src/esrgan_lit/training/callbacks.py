@@ -21,6 +21,7 @@ from esrgan_lit.images.levels import to_image
 from esrgan_lit.images.writing import save_image
 from esrgan_lit.resize import resize
 from esrgan_lit.training.checkpointing import save_last
+from esrgan_lit.training.folder_lock import say_ending
 from esrgan_lit.training.validation import as_image
 
 log = logging.getLogger(__name__)
@@ -200,7 +201,9 @@ class Interrupted(SystemExit):
 
 
 class StopOnSignal(L.Callback):
-    """SIGTERM (a cluster's preemption) or Ctrl-C: finish the iteration, save ``last.ckpt``, end.
+    """SIGTERM (a cluster's preemption) or Ctrl-C: finish the iteration, log and save it, end.
+
+    A validation is not finished, but its image: it is done when the run is resumed.
 
     Args:
         path: of the checkpoint.
@@ -213,12 +216,21 @@ class StopOnSignal(L.Callback):
     def __init__(self, path: str | Path, every: int = 10) -> None:
         self.path = Path(path)
         self.every = every
-        self.asked = False
+        self.asked = False  # of this rank
+        self.ending = False  # of all ranks
         self.handlers: dict[int, Any] = {}
 
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals over."""
+        self._take_over(trainer)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals over, where Python lets one: in the main thread."""
-        if threading.current_thread() is threading.main_thread():
+        """Take the signals over, where there was no sanity check."""
+        self._take_over(trainer)
+
+    def _take_over(self, trainer: L.Trainer) -> None:
+        # Python lets one in the main thread.
+        if threading.current_thread() is threading.main_thread() and not self.handlers:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self.handlers[number] = signal.signal(number, self._ask)
         private_api.stop_sigterm_broadcast(trainer)
@@ -228,22 +240,54 @@ class StopOnSignal(L.Callback):
             raise KeyboardInterrupt  # the second Ctrl-C does not wait
         self.asked = True
         log.warning("%s: this iteration is finished and saved, then training ends", signal.Signals(number).name)
+        say_ending()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Agree with the other ranks, from time to time."""
+        if trainer.world_size == 1 or trainer.global_step % self.every == 0:
+            self._agree(trainer)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """End before the next iteration: this one is logged by now, and other callbacks have saved it."""
+        self._end(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """End before a validation."""
+        self._end(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """End after an image, of which every rank has as many."""
+        self._agree(trainer)
+        self._end(trainer)
+
+    def _agree(self, trainer: L.Trainer) -> None:
+        if trainer.world_size > 1:
+            self.ending = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
+        else:
+            self.ending = self.asked
+
+    def _end(self, trainer: L.Trainer) -> None:
         """Save and end, when a rank was asked to.
 
         Raises:
             Interrupted: when it is saved.
             OSError: when it could not be.
         """
-        if trainer.world_size > 1:
-            if trainer.global_step % self.every:
-                return
-            self.asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
-        if self.asked:
-            save_last(trainer, self.path)
+        if self.ending:
+            if not trainer.sanity_checking:  # before it, nothing was done
+                save_last(trainer, self.path)
             raise Interrupted(trainer.global_step)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,26 +62,84 @@ def save_last(trainer: L.Trainer, path: Path) -> None:
         )
 
 
-def find_checkpoint(folder: str | Path) -> Path | None:
-    """Return the newest whole checkpoint in a folder, or None; those that are not whole are named in a warning."""
-    files = sorted(Path(folder).glob("[!.]*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in files:
-        fault = find_fault(path)
-        if fault is None:
-            return path
-        log.warning("checkpoint %s is passed over: %s", path, fault)
+def find_checkpoint(
+    folder: str | Path, unfit: Callable[[Mapping[str, Any]], str | None] = lambda content: None
+) -> Path | None:
+    """Return the whole checkpoint in a folder that has come furthest, whatever the files' times, or None.
+
+    Those that are not whole are named in a warning. So are those of other settings than the run's, where there is one
+    of its own; where there is none, they are returned, to be refused by name.
+
+    Args:
+        folder: of checkpoints.
+        unfit: tells why a checkpoint cannot be the run's, or None.
+    """
+    progress: dict[Path, tuple[Any, ...]] = {}
+    unfits: dict[Path, str] = {}
+    for path in sorted(Path(folder).glob("[!.]*.ckpt")):
+        try:
+            content = read_checkpoint(path)
+        except ValueError as fault:
+            _pass_over(path, fault)
+            continue
+        # Of those of one iteration the one behind its validation.
+        progress[path] = (content["global_step"], content.get("validated_at", 0), path.name == "last.ckpt")
+        if reason := unfit(content):
+            unfits[path] = reason
+    for path in sorted(progress, key=lambda path: (path not in unfits, *progress[path]), reverse=True):
+        try:
+            read_checkpoint(path, whole=True)
+        except ValueError as fault:
+            _pass_over(path, fault)
+            continue
+        if path not in unfits:
+            for other in (other for other in unfits if progress[other] > progress[path]):
+                _pass_over(other, unfits[other])
+        return path
     return None
 
 
-def find_fault(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint file, or None: its checksums are computed anew."""
+def _pass_over(path: Path, reason: object) -> None:
+    shown = os.fsencode(path).decode(errors="backslashreplace")  # also where the name is none in UTF-8
+    log.warning("checkpoint %s is passed over: %s", shown, reason)
+
+
+def read_checkpoint(path: Path, whole: bool = False, weights_only: bool = False) -> dict[str, Any]:
+    """Read a training checkpoint; tensors stay in the file until they are used.
+
+    Args:
+        path: of the file.
+        whole: compute the checksums of all of it anew.
+        weights_only: take one that no training can be resumed from, too.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            return f"{damaged} in it is damaged"
+        if not path.is_file():  # a folder; or a pipe, which would be waited for
+            raise ValueError("it is no file")
+        if whole:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} in it is damaged")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
-        return f"it is cut or damaged ({str(error).splitlines()[0]})"
-    missing = {"state_dict", "optimizer_states", "loops"} - content.keys()
-    return f"it holds no {', '.join(sorted(missing))}: not a training checkpoint" if missing else None
+    except ValueError:
+        raise
+    except Exception as error:  # a file may hold anything, and its reader raise anything
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"it is cut, damaged or foreign ({first})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}: not a training checkpoint")
+    needed = {"state_dict", "global_step"} if weights_only else _PARTS.keys()
+    for key, kind in (_PARTS | _FURTHER).items():
+        if (key in needed or key in content) and not isinstance(content.get(key), kind):
+            raise ValueError(f"it holds no {key}: not a training checkpoint")
+    if content["global_step"] < 0 or not all(isinstance(key, str) for key in content["state_dict"]):
+        raise ValueError("its iteration or the names of its weights are none: not a training checkpoint")
+    return content
+
+
+# Of a checkpoint that a training can resume from.
+_PARTS = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict, "global_step": int}
+_FURTHER = {"config": dict, "validated_at": int, "callbacks": dict}  # where it has them

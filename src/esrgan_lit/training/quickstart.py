@@ -32,7 +32,8 @@ def run(folder: str | Path, *overrides: str) -> Path:
     """
     # Here, because what training needs takes seconds to import, and who has networks does not train.
     from esrgan_lit.training.checkpointing import find_checkpoint
-    from esrgan_lit.training.trainer import AUTO, take_old_names, train
+    from esrgan_lit.training.resume import AUTO
+    from esrgan_lit.training.trainer import take_old_names, train
 
     folder = Path(folder)
     with initialize_config_module("esrgan_lit.conf", version_base="1.3"):

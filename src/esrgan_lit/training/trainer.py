@@ -13,15 +13,16 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from esrgan_lit.data.module import PairDataModule
-from esrgan_lit.training.base_stage import SCRATCH, Stage
-from esrgan_lit.training.checkpointing import find_checkpoint, find_fault, save_last
+from esrgan_lit.training.base_stage import Stage
+from esrgan_lit.training.checkpointing import read_checkpoint, save_last
 from esrgan_lit.training.checks import check_crop, check_fits, check_parts
+from esrgan_lit.training.folder_lock import folder_held
 from esrgan_lit.training.objective import check_optimized
+from esrgan_lit.training.resume import SCRATCH, find_start
 from esrgan_lit.training.settings import build, check_set, check_settings, take_shipped_parts_along
 from esrgan_lit.training.validation import BOUNDED
 from esrgan_lit.training.wandb import TolerantWandbLogger
 
-AUTO = "auto"  # value of `resume`
 # What train.yaml declares. A user's experiment file is merged before Hydra locks the keys, so that a misspelt one would
 # otherwise pass in silence.
 KEYS = (
@@ -65,10 +66,7 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
-    _check_keys(config)
-    take_old_names(config)
-    take_shipped_parts_along(config)
-    _count_in_iterations(config)
+    normalize(config)
     check_set(config)
     settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     check_settings(settings)
@@ -78,15 +76,22 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     L.seed_everything(config.seed, workers=True, verbose=False)
     data: PairDataModule = build(config.data, "data")
     data.list_files()
-    config.resume = _where_to_resume(config)
-    if config.resume is not None:
+    start = find_start(config)
+    config.resume = None if start is None else str(start)
+    if start is not None:
         config.stage.start_from = SCRATCH  # the checkpoint brings the weights
+        settings["stage"]["start_from"] = settings["stage"].get("start_from") or _begun_from(start)
     stage: Stage = build(config.stage, "stage")
     stage.config = settings
     check_parts(stage, config.data.batch, config.crop, bool(data.validation_sources))
     if config.resume is not None:
         check_fits(config.resume, stage)
     options = dict(config.trainer)
+    if options.get("overfit_batches"):
+        raise ValueError(
+            f"overfit_batches {options['overfit_batches']} of the trainer does nothing here: batches are counted, not "
+            "files. To overfit, train on a few files, data.train=[FILE] data.validation=[FILE] data.augment=false"
+        )
     stage.validation.sets = [*data.validation_sources]
     check_optimized(config, stage)
     callbacks, loggers = _parts(options.pop("callbacks", None)), _parts(options.pop("logger", None))
@@ -99,9 +104,19 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     trainer: L.Trainer = build(OmegaConf.create(options), "trainer", callbacks=made, logger=False)
     data.setup("fit")  # decodes every image, or packs them: everything else has been checked
     trainer.loggers = [build(part, f"trainer.logger.{name}") for name, part in loggers.items()]
-    for logger in trainer.loggers:
-        logger.log_hyperparams(settings)
     return trainer, stage, data
+
+
+def normalize(config: DictConfig) -> None:
+    """Say a configuration as the last release and Lightning would have it in today's names, and in iterations.
+
+    Raises:
+        ValueError: for keys that are not known, and for values that cannot be said so.
+    """
+    _check_keys(config)
+    take_old_names(config)
+    take_shipped_parts_along(config)
+    _count_in_iterations(config)
 
 
 def _parts(group: DictConfig | bool | None) -> dict[str, DictConfig]:
@@ -137,31 +152,6 @@ def _count_in_iterations(config: DictConfig) -> None:
     trainer.val_check_interval = every
 
 
-def _where_to_resume(config: DictConfig) -> str | None:
-    """Return the checkpoint that ``resume`` names, or for ``auto`` this folder's newest; None for none."""
-    if config.resume is None:
-        return None
-    if config.resume != AUTO:
-        path = Path(config.resume)
-        if not path.is_file():
-            raise ValueError(f"resume: {path} is no file; give a checkpoint, runs/…/checkpoints/last.ckpt, or {AUTO}")
-        fault = find_fault(path)
-        if fault is not None:
-            near = find_checkpoint(path.parent)
-            remedy = f"resume from {near} instead" if near else "there is no whole one beside it"
-            raise ValueError(f"resume: {path} cannot be resumed from, {fault}; {remedy}")
-        return str(path)
-    folder = Path(config.output_dir) / "checkpoints"
-    found = find_checkpoint(folder)
-    if found is None:
-        log.warning(
-            "resume=auto: no checkpoint in %s, so this run starts from the beginning. "
-            "A run finds its own again when both are given hydra.run.dir=FOLDER",
-            folder,
-        )
-    return None if found is None else str(found)
-
-
 def fit(config: DictConfig, trainer: L.Trainer, stage: Stage, data: PairDataModule) -> Path:
     """Run the training that :func:`prepare` built.
 
@@ -179,15 +169,34 @@ def fit(config: DictConfig, trainer: L.Trainer, stage: Stage, data: PairDataModu
         OSError: when the last checkpoint could not be written.
     """
     last = Path(config.output_dir) / "checkpoints" / "last.ckpt"
-    try:
-        trainer.fit(stage, data, ckpt_path=config.resume, weights_only=True)
-        # The iterations after the last validation are kept too.
-        save_last(trainer, last)
-    finally:
+    if config.resume is not None and _is_finished(Path(config.resume), trainer, data):
+        log.info("all %d iterations are done (%s): nothing is left to train", trainer.max_steps, config.resume)
+        return Path(config.resume)
+    with folder_held(Path(config.output_dir)):
         for logger in trainer.loggers:
-            if isinstance(logger, TolerantWandbLogger):
-                logger.finish()
+            logger.log_hyperparams(stage.config)
+        try:
+            trainer.fit(stage, data, ckpt_path=config.resume, weights_only=True)
+            # The iterations after the last validation are kept too.
+            save_last(trainer, last)
+        finally:
+            for logger in trainer.loggers:
+                if isinstance(logger, TolerantWandbLogger):
+                    logger.finish()
     return last
+
+
+def _begun_from(checkpoint: Path) -> Any:
+    """Return the weights that the run of a checkpoint began with."""
+    return read_checkpoint(checkpoint).get("config", {}).get("stage", {}).get("start_from")
+
+
+def _is_finished(checkpoint: Path, trainer: L.Trainer, data: PairDataModule) -> bool:
+    """Return whether a checkpoint leaves nothing to do: no iteration, and no validation."""
+    content = read_checkpoint(checkpoint)
+    steps, every = content["global_step"], trainer.val_check_interval  # pyright: ignore[reportAttributeAccessIssue]
+    pending = bool(data.validation_sources) and steps % every == 0 and content.get("validated_at") != steps
+    return steps >= trainer.max_steps and not pending
 
 
 def _check_keys(config: DictConfig) -> None:
