@@ -136,6 +136,9 @@ def test_what_is_known_before_the_work_is_refused_before_it(run: Run) -> None:
     Path("texts/a.txt").touch()
     Path("file").touch()
     Path("gone").symlink_to("nowhere")
+    Path("text.png").write_text("no image")
+    pages = [Image.fromarray(make_photograph(5, 4, number)) for number in range(2)]
+    pages[0].save("pages.tif", save_all=True, append_images=pages[1:])
     taken = made()
     for arguments, said in (
         (["in/a.png", "-o", "out.gif"], r"-o out.gif: .gif files cannot be written; use .png, .jpg, "),
@@ -158,6 +161,9 @@ def test_what_is_known_before_the_work_is_refused_before_it(run: Run) -> None:
         (["in/a.png", "-o", "x" * 252 + ".png"], "the output's name would have 256 bytes, and 255 are allowed"),
         (["in/a.png", "-o", "x.webp", "--outscale", "16384x4"], "16384×4 is more than the 16,383 pixels a side"),
         (["in/a.png", "-o", "x.jpg", "--outscale", "20000"], "is more than the 65,500 pixels a side"),
+        (["text.png", "-o", "x.png"], "text.png cannot be read as an image"),
+        (["pages.tif", "-o", "x.png"], "--frames all"),
+        (["pages.tif", "in/a.png", "-o", "out", "--frames", "3"], "2 of 2 images failed"),
     ):
         assert said in run(*arguments, code=1)
         assert made() == taken

@@ -170,3 +170,19 @@ def test_a_result_that_is_not_finite_is_no_image(engine: str, kind: str, fault: 
     with pytest.raises(ValueError, match="result is not finite"):
         broken(make_photograph(9, 8, 0) // 2 + 100)
     assert not Upscaler(network(), "torch", "cpu").fallbacks
+
+
+def test_a_final_size_without_room_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = upscaler(network())
+    monkeypatch.setattr(ready, "_enlarge_channels", None)
+    with pytest.raises(MemoryError, match=r"a final size of 2000000×2000000 takes 57,220,459 MiB, and .* are free"):
+        ready(make_photograph(9, 8, 0), size=(2_000_000, 2_000_000))
+
+
+def test_networks_of_one_channel_that_give_three() -> None:
+    colorizer, gray = rough(RRDBNet(2, 1, 8, 4, channels=1, out_channels=3)), make_photograph(9, 8, 0)[..., 0]
+    with torch.no_grad():
+        expected = colorizer(to_batch(gray))[0].permute(1, 2, 0).clamp(0, 1).numpy() * 255
+    assert np.abs(upscaler(colorizer)(gray) - expected).max() < 0.51
+    assert upscaler(colorizer)(np.dstack((gray, gray))).shape == (18, 16, 4)
+    assert upscaler(colorizer, self_ensemble=True, back_project="gaussian")(gray).shape == (18, 16, 3)

@@ -66,12 +66,13 @@ def _upscale(options: argparse.Namespace) -> None:
     todo = _to_do(jobs, record, options.overwrite)
     faults = check_names(todo)
     sizes = _sizes(todo)
+    _check_headers(todo, sizes, faults)
     _check_sizes(todo, sizes, options.outscale, faults)
     generator = None
     if len(faults) < len(todo):
         generator = _generator(options)
         _check_sizes(todo, sizes, options.outscale or generator.scale, faults)
-    failures = [f"{job.source}: {fault}" for job, fault in faults.items()]
+    failures = [fault if str(job.source) in fault else f"{job.source}: {fault}" for job, fault in faults.items()]
     todo = [job for job in todo if job not in faults]
     if todo and generator is not None:
         for line in failures:  # now, since the others may take hours
@@ -105,6 +106,21 @@ def _sizes(jobs: Sequence[Job]) -> dict[Path, tuple[int, int]]:
     from esrgan_lit.images.reading import size_of
 
     return {source: size_of(source) for source in {job.source: None for job in jobs}}
+
+
+def _check_headers(jobs: Sequence[Job], sizes: dict[Path, tuple[int, int]], faults: dict[Job, str]) -> None:
+    """Note the jobs whose files have no header that can be read, or not the frame that is asked for."""
+    from esrgan_lit.images.reading import count_frames, decode, errors_named
+
+    for job in jobs:
+        count = count_frames(job.source)
+        doubtful = not all(sizes[job.source]) or (job.frame is None and count > 1) or (job.frame or 0) >= count
+        if doubtful and job not in faults:
+            try:
+                with errors_named(job.source):
+                    decode(job.source, job.frame)
+            except OSError as error:
+                faults[job] = str(error)
 
 
 def _check_sizes(

@@ -9,7 +9,7 @@ from pathlib import Path
 # All that the reader takes. What a file is read as is decided by its content.
 _NAMES = """
     png apng jpg jpeg jpe jfif webp gif bmp dib tif tiff ppm pgm pbm pnm pam avif avifs heic heif hif jxl jxr wdp hdp
-    jls jp2 j2k j2c jpc jpf jpx tga icb vda vst dds ico cur icns pcx dcx psd qoi sgi rgb rgba bw ras sun im msp pcd pxr
+    jls jp2 j2k j2c jpc jpf jpx tga icb vda vst dds ico cur icns pcx dcx psd qoi sgi rgb rgba bw ras sun msp pcd pxr
     xbm xpm blp ftc ftu fli flc gbr mpo fit fits
 """
 SUFFIXES = tuple(f".{name}" for name in _NAMES.split())

@@ -20,6 +20,23 @@ class NotFiniteError(ArithmeticError):
     """A tile came out with NaN or infinity."""
 
 
+class Account:
+    """What has been told about a tile of so many megapixels, in parts of the whole."""
+
+    def __init__(self, progress: Progress, megapixels: float) -> None:
+        self._progress, self._megapixels = progress, megapixels
+        self._told = 0.0
+
+    def add(self, part: float) -> None:
+        self._told += part
+        self._progress(part * self._megapixels)
+
+    def undo(self) -> None:
+        """Take it back: the tile starts again."""
+        self._progress(-self._told * self._megapixels)
+        self._told = 0.0
+
+
 def compute(
     engine: Engine, generator: Generator, tile: Tensor, plan: Plan, progress: Progress
 ) -> Iterator[tuple[int, Tensor]]:

@@ -31,7 +31,7 @@ from esrgan_lit.inference.choices import (
 from esrgan_lit.inference.engines import Engine, TorchEngine, default_device, make_engine
 from esrgan_lit.inference.memory import Plan, free_memory, is_out_of_memory, plan
 from esrgan_lit.inference.pixels import check_image, fits, narrowed, padded, resized, widened
-from esrgan_lit.inference.strips import NotFiniteError, Progress, compute
+from esrgan_lit.inference.strips import Account, NotFiniteError, Progress, compute
 from esrgan_lit.inference.transparency import clamp_to_neighbors, filled
 from esrgan_lit.networks.generator import Generator
 
@@ -134,6 +134,8 @@ class Upscaler:
             pixels = image = pixels[..., :-1]
             image = image[..., 0] if image.shape[2] == 1 else image
         natural = size is None or size == (self.scale * image.shape[0], self.scale * image.shape[1])
+        if size is not None and not natural:  # before the work
+            self._check_room(size, pixels.shape[2] * (_FLOAT.itemsize + image.itemsize))
         result = self._enlarge_channels(pixels, image.dtype if natural else _FLOAT, progress)
         if size is not None and not natural:
             seen_through = pixels.shape[2] in (2, 4) and self.alpha_mode == "transparency"
@@ -157,6 +159,17 @@ class Upscaler:
     def check_channels(self, image: np.ndarray) -> None:
         """Raise ValueError for an image whose channels this network does not take."""
         self._apart(image.reshape(*image.shape[:2], -1).shape[2])
+
+    def _check_room(self, size: tuple[int, int], pixel_bytes: int) -> None:
+        """Raise MemoryError when a final size has no room, beside all that was there before."""
+        needed, free = size[0] * size[1] * pixel_bytes, free_memory()
+        if self.max_memory is not None and self.engine.device.type != "cuda":
+            free = min(free, self.max_memory - self._in_use())
+        if needed > free:
+            raise MemoryError(
+                f"a final size of {size[1]}×{size[0]} takes {needed / _MIB:,.0f} MiB, and "
+                f"{max(0, free) / _MIB:,.0f} MiB are free; choose a smaller one"
+            )
 
     def _apart(self, channels: int) -> bool:
         """Return whether the last of an image's channels, its alpha, goes through the network by itself."""
@@ -182,19 +195,20 @@ class Upscaler:
             large = self._enlarge(colors, dtype, progress)
             return np.concatenate((large, np.full((*large.shape[:2], 1), alpha[0, 0, 0], dtype)), 2)
         half: Progress = lambda done: progress(done / 2)  # noqa: E731
-        large_alpha = self._enlarge(alpha, dtype, half)
+        large_alpha = self._enlarge(alpha, dtype, half, 1)
         clamp_to_neighbors(large_alpha, alpha, self.scale)
         if self.alpha_mode == "transparency":
             planes = filled(to_batch(colors), to_batch(alpha))
             colors = planes[0].permute(1, 2, 0).numpy()
         return np.concatenate((self._enlarge(colors, dtype, half), large_alpha), 2)
 
-    def _enlarge(self, pixels: np.ndarray, dtype: np.dtype, progress: Progress) -> np.ndarray:
-        """Levels or [0, 1] (height, width, channels) → enlarged, as levels or [0, 1] of ``dtype``."""
+    def _enlarge(self, pixels: np.ndarray, dtype: np.dtype, progress: Progress, kept: int | None = None) -> np.ndarray:
+        """Levels or [0, 1] (height, width, channels) → (…, ``kept`` or what there is), of ``dtype``."""
         own = to_batch(pixels)
         low_res = widened(own, self.generator.channels)
-        outputs = getattr(self.generator, "out_channels", self.generator.channels)
-        kept = outputs if pixels.shape[2] == self.generator.channels else pixels.shape[2]
+        channels = pixels.shape[2]
+        if kept is None:
+            kept = self.generator.out_channels if channels == self.generator.channels else channels
         if not (self.self_ensemble or self.back_project):
             return self._generate(low_res, kept, dtype, progress)
         image = (self._ensemble if self.self_ensemble else self._single)(low_res, kept, progress)
@@ -236,7 +250,7 @@ class Upscaler:
             if chosen is None or (self.tile and max(bottom - top, right - left) > self.tile):
                 queue[:0] = self._halves(region, budget)
                 continue
-            account = _Account(progress, (bottom - top) * (right - left) / 1e6)
+            account = Account(progress, (bottom - top) * (right - left) / 1e6)
             for engine in self._engines():
                 try:
                     for first, image in compute(engine, self.generator, tile, chosen, account.add):
@@ -316,23 +330,6 @@ class Upscaler:
         if device.type == "cuda":
             return int(0.9 * torch.cuda.mem_get_info(device)[0])
         return int(0.9 * (free_memory() - held))
-
-
-class _Account:
-    """What has been told about a tile of so many megapixels, in parts of the whole."""
-
-    def __init__(self, progress: Progress, megapixels: float) -> None:
-        self._progress, self._megapixels = progress, megapixels
-        self._told = 0.0
-
-    def add(self, part: float) -> None:
-        self._told += part
-        self._progress(part * self._megapixels)
-
-    def undo(self) -> None:
-        """Take it back: the tile starts again."""
-        self._progress(-self._told * self._megapixels)
-        self._told = 0.0
 
 
 def _round_up(length: int, step: int) -> int:
