@@ -125,6 +125,42 @@ def test_a_signal_saves_and_ends(
     assert_ended_at(4, capsys.readouterr().out, tmp_path / "run")
 
 
+@pytest.mark.parametrize("resume", ["auto", "null"])
+def test_slurm_s_signal_saves_and_queues_the_job_again(
+    configure: Callable[..., DictConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    resume: str,
+) -> None:
+    """A program in SLURM's place notes what it is asked; where the command would begin anew, it is not asked."""
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    job = {
+        "SLURM_NTASKS": "1",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_JOB_ID": "7",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+    }
+    for name, value in {**job, "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}.items():
+        monkeypatch.setenv(name, value)
+    accident = "+trainer.callbacks.accident={_target_: accidents.Signal, name: SIGUSR1, step: 3}"
+    before = signal.getsignal(signal.SIGUSR1)
+    with pytest.raises(SystemExit) as end:
+        run(configure("psnr_rrdb23", "trainer.max_steps=1000", f"resume={resume}", accident))
+    assert not end.value.code
+    assert_ended_at(4, capsys.readouterr().out, tmp_path / "run")
+    asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
+    assert asked == ("requeue 7\n" if resume == "auto" else "")
+    assert ("it would begin anew: give hydra.run.dir=" in caplog.text) == (resume == "null")
+    assert not list((tmp_path / "run").rglob("hpc_ckpt*"))  # Lightning's own, which it would prefer for ever
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
 @pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_saves_and_ends_both(tiny: Callable[[str], list[str]], tmp_path: Path) -> None:
     accident = "+trainer.callbacks.accident={_target_: accidents.Signal, name: SIGTERM, step: 3}"

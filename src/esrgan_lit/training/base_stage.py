@@ -363,6 +363,8 @@ class Stage(L.LightningModule):
         """Add what a reader needs to build the generator, and how it was trained, as plain containers."""
         checkpoint["architecture"] = self.generator.architecture
         checkpoint["config"] = self.config
+        if not self.config:  # made in Python
+            checkpoint["terms"] = [*self.terms]
         checkpoint["validated_at"] = self.validated_at
         checkpoint["figures"] = self.figures
         relative_paths(checkpoint)

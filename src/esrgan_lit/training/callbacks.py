@@ -22,6 +22,7 @@ from esrgan_lit.images.writing import save_image
 from esrgan_lit.resize import resize
 from esrgan_lit.training.checkpointing import save_last
 from esrgan_lit.training.folder_lock import say_ending
+from esrgan_lit.training.slurm import requeue, requeue_signal
 from esrgan_lit.training.validation import as_image
 
 log = logging.getLogger(__name__)
@@ -203,6 +204,8 @@ class Interrupted(SystemExit):
 class StopOnSignal(L.Callback):
     """SIGTERM (a cluster's preemption) or Ctrl-C: finish the iteration, log and save it, end.
 
+    SIGUSR1, where SLURM runs the job: the same, and the job is queued again.
+
     A validation is not finished, but its image: it is done when the run is resumed.
 
     Args:
@@ -218,6 +221,7 @@ class StopOnSignal(L.Callback):
         self.every = every
         self.asked = False  # of this rank
         self.ending = False  # of all ranks
+        self.requeue = False  # by SLURM
         self.handlers: dict[int, Any] = {}
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -231,7 +235,7 @@ class StopOnSignal(L.Callback):
     def _take_over(self, trainer: L.Trainer) -> None:
         # Python lets one in the main thread.
         if threading.current_thread() is threading.main_thread() and not self.handlers:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in filter(None, (signal.SIGTERM, signal.SIGINT, requeue_signal())):
                 self.handlers[number] = signal.signal(number, self._ask)
         private_api.stop_sigterm_broadcast(trainer)
 
@@ -239,6 +243,7 @@ class StopOnSignal(L.Callback):
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt  # the second Ctrl-C does not wait
         self.asked = True
+        self.requeue = self.requeue or number == requeue_signal()
         log.warning("%s: this iteration is finished and saved, then training ends", signal.Signals(number).name)
         say_ending()
 
@@ -288,6 +293,9 @@ class StopOnSignal(L.Callback):
         if self.ending:
             if not trainer.sanity_checking:  # before it, nothing was done
                 save_last(trainer, self.path)
+            if self.requeue and trainer.is_global_zero:
+                resumes = getattr(trainer.lightning_module, "config", {}).get("resume") == "auto"
+                requeue(resumes, str(self.path.parent.parent))
             raise Interrupted(trainer.global_step)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

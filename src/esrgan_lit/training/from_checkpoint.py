@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -15,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import esrgan_lit
 from esrgan_lit.networks.discriminator import Discriminator
-from esrgan_lit.weights.layouts import WeightsError
+from esrgan_lit.tensor_files import WeightsError, open_tensors
 from esrgan_lit.weights.load import load_generator
 
 # What a checkpoint may name, where it was imported before: nothing of the file is executed.
@@ -28,8 +27,8 @@ _PREFIXES = (f"{_D}.", "net_d.", "netD.", "module.")  # … and before its names
 
 def read_checkpoint(path: str | Path, stage: type) -> dict[str, Any]:
     """Read a checkpoint of a stage; WeightsError where it is none, or of the other stage."""
-    checkpoint = _read(path)
-    if not {"state_dict", "architecture"} <= checkpoint.keys():
+    checkpoint = open_tensors(Path(path)).content
+    if not isinstance(checkpoint, Mapping) or not {"state_dict", "architecture"} <= checkpoint.keys():
         raise WeightsError(
             f"{path} is no training checkpoint of this library; load_generator({str(path)!r}) reads weights of any kind"
         )
@@ -41,19 +40,6 @@ def read_checkpoint(path: str | Path, stage: type) -> dict[str, Any]:
             f"{stage.__name__}(load_generator(FILE), start_from=FILE) begins with its generator"
         )
     return dict(checkpoint)
-
-
-def _read(path: str | Path) -> Mapping[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises half a dozen kinds for a file that is none of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise WeightsError(f"{path} is no whole checkpoint ({reason}); give another") from error
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not weights; give a checkpoint")
-    return content
 
 
 def parts_of(path: str | Path, checkpoint: Mapping[str, Any], stage: type, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,6 +60,9 @@ def parts_of(path: str | Path, checkpoint: Mapping[str, Any], stage: type, given
         parts["ema_decay"] = None
     if _D in names and _D not in config:
         parts[_D] = _discriminator_of(state)
+    if "perceptual" in names and not config:
+        there = "perceptual" in checkpoint.get("terms", ())
+        parts["perceptual"] = _Later("perceptual", {"_target_": "esrgan_lit.PerceptualLoss"}) if there else None
     for name in names - parts.keys() & config.keys():
         parts[name] = _Later(name, config[name]) if name == "perceptual" and config[name] else _make(name, config[name])
     return parts
@@ -82,6 +71,10 @@ def parts_of(path: str | Path, checkpoint: Mapping[str, Any], stage: type, given
 def fill(stage: Any, checkpoint: Mapping[str, Any], strict: bool) -> None:
     """Give a stage a checkpoint's weights and what it says of its training."""
     state, ours = dict(checkpoint["state_dict"]), stage.state_dict()
+    if stage.ema is None:
+        state = {key: value for key, value in state.items() if not key.startswith("ema.")}
+    elif not any(key.startswith("ema.") for key in state):  # it begins as a training's does
+        state |= {f"ema.{key.partition('.')[2]}": state[key] for key in state if key.startswith("generator.")}
     for name in _LOGS:
         if name in state and state[name].shape != ours[name].shape:
             state[name] = ours[name]
@@ -99,7 +92,8 @@ def load_discriminator_into(discriminator: nn.Module, path: str | Path) -> None:
     """
     if not Path(path).is_file():
         raise WeightsError(f"stage.discriminator_from: {path} is no file; give a checkpoint of a GAN stage")
-    content = _read(path)
+    content = open_tensors(Path(path)).content
+    content = content if isinstance(content, Mapping) else {}
     while inner := next((content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None):
         content = inner
     state = {key: value for key, value in content.items() if isinstance(value, Tensor)}

@@ -31,6 +31,8 @@ def check_optimized(config: DictConfig, stage: Stage, way: str | None = None) ->
         return
     if name not in (known := [*stage.validation.figures, *(f"train/{term}" for term in stage.terms)]):
         raise ValueError(f"optimized_metric={name} is not measured; give one of {', '.join(known)}")
+    if "csv" not in (config.trainer.logger or {}):
+        raise ValueError(f"optimized_metric={name} is read from the CSV log, which is left out; give logger=csv")
     higher = _is_higher_better(name, stage)
     better = {True: "maximize", False: "minimize", None: way}[higher]
     if way is not None and way != better:
