@@ -262,6 +262,12 @@ def test_what_other_programs_would_read_wrongly_is_refused(tmp_path: Path) -> No
         (RRDBNet(3, 1, 8, 4), ".safetensors", "old", "scale 3"),
         (SRResNet(4, 1, 8, batch_norm=True), ".pth", "basicsr", "batch normalization"),
         (SRResNet(4, 1, 8), ".pth", "old", "does not name the layers of SRResNet; use basicsr"),
+        (
+            RRDBNet(4, 1, 8, 4, plus=True),
+            ".pth",
+            "basicsr",
+            "do not know ESRGAN.* give the layout old, or write a slim",
+        ),
         (RRDBNet(4, 1, 8, 4), ".bin", "basicsr", "does not end in one of .safetensors, .pth, .onnx"),
         (RRDBNet(4, 1, 8, 4), ".pth", "new", "layout 'new' is not known; use one of basicsr, esrgan, old"),
     )

@@ -23,7 +23,7 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _FIELDS = {
     "training_data": "Training data",
     "steps": "Iterations",
-    "metrics": "Metrics",
+    "metrics": "Validation at that iteration",
     "license": "License",
     "source": "Source",
     "experiment": "Experiment",
@@ -151,18 +151,20 @@ def _model_card(architecture: Mapping[str, Any], scale: int, metadata: Mapping[s
     license_name = metadata.get("license")
     front = ["library_name: esrgan_lit", "pipeline_tag: image-to-image", "tags: [super-resolution, esrgan]"]
     front += [f"license: other\nlicense_name: {json.dumps(license_name)}"] if license_name else []
-    rows = [f"| {key} | {value} |" for key, value in architecture.items()]
-    rows += [f"| {title} | {metadata[key]} |" for key, title in _FIELDS.items() if metadata.get(key)]
+    facts = {**architecture, **{title: metadata[key] for key, title in _FIELDS.items() if metadata.get(key)}}
+    rows = [f"| {key} | {shown(str(value), 1000).replace('|', '/')} |" for key, value in facts.items()]
+    channels = architecture.get("channels", 3)
+    images = {1: "gray images", 3: "RGB images"}.get(channels, f"images of {channels} channels")
     unknown = [title for key, title in _FIELDS.items() if key in ("training_data", "license") and key not in metadata]
     remark = f"\n{' and '.join(unknown)} are not stated by the file that the weights came from.\n" if unknown else ""
     return (
         "---\n" + "\n".join(front) + f"\n---\n\n# {name}, ×{scale}\n\n"
-        f"A generator of ESRGAN (Wang et al. 2018): enlarges RGB images {scale} times.\n\n"
+        f"A generator of ESRGAN (Wang et al. 2018): enlarges {images} {scale} times.\n\n"
         "| | |\n|---|---|\n" + "\n".join(rows) + f"\n{remark}\n"
         "```python\n"
         f"{imports}\n\n"
         f'generator = {name}.from_pretrained("user/name")\n'
-        "image = upscale(low_res, generator)  # uint8 RGB (height, width, 3)\n"
+        "image = upscale(low_res, generator)  # uint8 (height, width, channels)\n"
         "```\n"
     )
 

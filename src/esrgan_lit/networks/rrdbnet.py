@@ -76,7 +76,7 @@ class RRDBNet(Generator):
         if self.bicubic_skip:
             return "a bicubic skip (generator.bicubic_skip)"
         if self.plus and layout != "old":
-            return "ESRGAN+'s 1×1 convolutions but by the names of the layout old"
+            return "ESRGAN+'s 1×1 convolutions by such names"
         three = 3 in (self.scale, self.scale * self.unshuffle)
         return "scale 3, which they would take for 2" if three else None
 

@@ -190,9 +190,11 @@ def _refuse_layout(generator: Generator, suffix: str, layout: str) -> None:
         )
     own = generator.peculiarity(layout)
     if own and (suffix == ".pth" or layout != "basicsr"):
+        known = [name for name in generator.layouts if not generator.peculiarity(name)]
+        remedy = f"give the layout {' or '.join(known)}, or write " if known else "write "
         raise ValueError(
             f"programs that read {suffix} with the names of {layout} do not know {own} and would give other images; "
-            "write a slim .safetensors for this library, or .onnx, .pt, .pt2 or .xml for others"
+            f"{remedy}a slim .safetensors for this library, or .onnx, .pt, .pt2 or .xml for others"
         )
 
 
