@@ -251,6 +251,14 @@ def test_one_file_whatever_it_raises_is_its_line(run: Run, monkeypatch: pytest.M
     assert made("out") == {"b.png"}
 
 
+def test_records_tell_no_home_folder_and_move_with_their_images(run: Run, tmp_path: Path) -> None:
+    put("here/in/a.png")
+    run("here/in", "-o", "here/out")
+    assert str(tmp_path) not in (Path("here/out") / upscale_record.NAME).read_text()
+    Path("here").rename("there")
+    assert "1 of 1 outputs were made" in run("there/in", "-o", "there/out")
+
+
 def test_names_that_are_odd(run: Run) -> None:
     names = [b"caf\xe9.png", b"new\nline.png", b"q'\"$x$.png", b"{{x}}.png", b"[ab].png", b"x" * 251 + b".png"]
     put("a.png")

@@ -179,10 +179,15 @@ def test_a_final_size_without_room_is_said_before_the_work(monkeypatch: pytest.M
         ready(make_photograph(9, 8, 0), size=(2_000_000, 2_000_000))
 
 
-def test_networks_of_one_channel_that_give_three() -> None:
+def test_networks_that_give_other_channels_than_they_take() -> None:
     colorizer, gray = rough(RRDBNet(2, 1, 8, 4, channels=1, out_channels=3)), make_photograph(9, 8, 0)[..., 0]
     with torch.no_grad():
         expected = colorizer(to_batch(gray))[0].permute(1, 2, 0).clamp(0, 1).numpy() * 255
     assert np.abs(upscaler(colorizer)(gray) - expected).max() < 0.51
     assert upscaler(colorizer)(np.dstack((gray, gray))).shape == (18, 16, 4)
+    to_gray = rough(RRDBNet(2, 1, 8, 4, out_channels=1))
+    for channels, shape in ((1, (18, 16)), (3, (18, 16)), (4, (18, 16, 2))):
+        image = np.dstack([gray] * channels) if channels > 1 else gray
+        assert upscaler(to_gray)(image).shape == shape
+    assert upscaler(to_gray)(gray[..., None]).shape == (18, 16, 1)
     assert upscaler(colorizer, self_ensemble=True, back_project="gaussian")(gray).shape == (18, 16, 3)

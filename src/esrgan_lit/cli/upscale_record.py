@@ -95,11 +95,18 @@ class Record:
         return {
             "output": self._name(output),
             "state": list(file_state(written)),
-            "source": str(source.resolve()),
+            "source": self._source(source),
             "source_state": list(state),
             "frame": frame,
             "settings": self.settings,
         }
+
+    def _source(self, source: Path) -> str:
+        """Name a source from here on: no home folder is told, and both may move together."""
+        try:
+            return os.path.relpath(source.resolve(), self.folder.resolve())
+        except ValueError:  # another drive
+            return str(source.resolve())
 
     def _name(self, output: Path) -> str:
         return output.relative_to(self.folder).as_posix()

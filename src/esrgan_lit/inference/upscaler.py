@@ -140,7 +140,8 @@ class Upscaler:
         if size is not None and not natural:
             seen_through = pixels.shape[2] in (2, 4) and self.alpha_mode == "transparency"
             result = to_levels(resized(result.clip(0, 1, out=result), *size, seen_through), image.dtype)
-        return result[..., 0] if image.ndim == 2 and result.shape[2] == 1 else result
+        asked_for = image.ndim == 3 and image.shape[2] == 1
+        return result[..., 0] if result.shape[2] == 1 and not asked_for else result
 
     def predicted_bytes(
         self, height: int, width: int, channels: int = 3, sample_bytes: int = 1, to_size: bool = False
@@ -206,7 +207,7 @@ class Upscaler:
         """Levels or [0, 1] (height, width, channels) → (…, ``kept`` or what there is), of ``dtype``."""
         own = to_batch(pixels)
         low_res = widened(own, self.generator.channels)
-        channels = pixels.shape[2]
+        channels: int = pixels.shape[2]
         if kept is None:
             kept = self.generator.out_channels if channels == self.generator.channels else channels
         if not (self.self_ensemble or self.back_project):
