@@ -1,6 +1,8 @@
 """Parts of PyTorch and Lightning that have no public name are still where private_api.py takes them."""
 
 import inspect
+import io
+import warnings
 from pathlib import Path
 
 import lightning as L
@@ -77,3 +79,21 @@ def test_no_other_module_uses_what_has_no_public_name() -> None:
     for path in SOURCE.parent.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert path == SOURCE or not [name for name in names if name in text], path
+
+
+def test_a_script_says_nothing_of_its_sources_and_runs() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(torch.nn.Conv2d(1, 1, 3), torch.zeros(1, 1, 5, 5))
+        script = io.BytesIO()
+        torch.jit.save(traced, script, _extra_files={"note": "kept"})
+        assert torch.__file__.removesuffix("__init__.py").encode() in script.getvalue()
+        gone = "PyTorch's reader and writer of files have moved: scripts name this machine's folders"
+        assert hasattr(torch._C, "PyTorchFileReader"), gone
+        stripped = private_api.without_source_lines(script)
+        note = {"note": ""}
+        loaded = torch.jit.load(io.BytesIO(stripped.getvalue()), _extra_files=note)
+    assert torch.__file__.removesuffix("__init__.py").encode() not in stripped.getvalue()
+    assert note == {"note": b"kept"}
+    image = torch.rand(1, 1, 7, 6)
+    assert torch.equal(loaded(image), traced(image))

@@ -1,8 +1,10 @@
 """Files: written whole, found in the cache, checked and locked."""
 
+import getpass
 import hashlib
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 CHUNK = 1 << 20
+_LONGEST_NAME = 255  # bytes, on every usual file system
 log = logging.getLogger(__name__)
 
 
@@ -42,9 +45,33 @@ def _hidden(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, its line ends as they are: whole, or not at all."""
+    """Write a text file in UTF-8, its line ends as they are: whole, or not at all.
+
+    File names may hold what UTF-8 cannot: it becomes ``?``.
+    """
     with atomic_write(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", newline="")
+        unfinished.write_text(text, encoding="utf-8", errors="replace", newline="")
+
+
+def file_name(text: str) -> str:
+    """Return a text as what a file can be called, suffix included: without ``/``, and 255 bytes long at most."""
+    text = re.sub(r"[/\x00-\x1f]", "_", text)
+    whole, suffix = os.fsencode(text), os.fsencode(Path(text).suffix)
+    if len(whole) <= _LONGEST_NAME:
+        return text
+    mark = f"~{hashlib.sha256(whole).hexdigest()[:8]}".encode()
+    return os.fsdecode(whole[: _LONGEST_NAME - len(mark) - len(suffix)] + mark + suffix)
+
+
+def anonymous(text: str) -> str:
+    """Return a text for others: with ``~`` for the user's home folder, and ``USER`` for their name in other paths."""
+    for home in {str(Path.home()), os.path.realpath(Path.home())} - {os.sep}:
+        text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # of an account without a name, as in containers
+        return text
+    return re.sub(rf"(?<=[/\\]){re.escape(user)}(?![\w.-])", "USER", text) if user != "root" else text
 
 
 def cache_folder() -> Path:

@@ -4,6 +4,7 @@ Where a new release has moved one, ``tests/test_private_api.py`` says which and 
 libraries by what was tried.
 """
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "set_max_steps",
     "skip_on_device",
     "stop_sigterm_broadcast",
+    "without_source_lines",
 ]
 
 
@@ -45,6 +47,20 @@ def skip_on_device(optimizer: Optimizer, skipped: Tensor) -> bool:
         return False
     optimizer.found_inf = skipped.float()  # pyright: ignore[reportAttributeAccessIssue]
     return True
+
+
+def without_source_lines(script: io.BytesIO) -> io.BytesIO:
+    """Return a TorchScript file without where its code comes from: full paths of the machine that it was made on."""
+    script.seek(0)
+    reader = torch._C.PyTorchFileReader(script)
+    stripped = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(stripped)
+    for name in reader.get_all_records():
+        if not name.endswith(".debug_pkl") and name not in ("version", ".data/serialization_id"):  # it adds its own
+            content = reader.get_record(name)
+            writer.write_record(name, content, len(content))
+    writer.write_end_of_file()
+    return stripped
 
 
 def batches_begun(trainer: "L.Trainer") -> int:

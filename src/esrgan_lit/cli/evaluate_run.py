@@ -14,7 +14,7 @@ from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.evaluation.evaluate import evaluate
 from esrgan_lit.evaluation.methods import Method, Runner, alpha_series, bicubic, name_sources, network
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
-from esrgan_lit.files import cache_folder, write_text
+from esrgan_lit.files import anonymous, cache_folder, file_name, write_text
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
 from esrgan_lit.metrics.registry import make_metric
 from esrgan_lit.reports.evaluation import SetReport, as_markdown, results_table
@@ -134,21 +134,23 @@ def run(config: DictConfig, plan: Plan) -> Path:
     cache = Path(config.cache) if config.cache else cache_folder() / "evaluation"
     results = evaluate(plan.sets, plan.methods, plan.metrics, cache, config.workers or os.cpu_count() or 1)
     reports = [SetReport(test_set, results, plan.metrics) for test_set in plan.sets]
-    write_text(folder / "results.csv", results_table(reports).csv())
-    write_text(folder / "results.md", as_markdown(reports, plan.absent, plan.sources))
+    write_text(folder / "results.csv", anonymous(results_table(reports).csv()))
+    write_text(folder / "results.md", anonymous(as_markdown(reports, plan.absent, plan.sources)))
     _print_tables(reports, plan)
-    views, planes = {}, {}
+    views, planes, pictures = {}, {}, []
     for report in reports:
         name = report.test_set.name
         views[name] = [view(report, case, config.crops, config.crop) for case in report.test_set.cases]
         write_pictures(report, views[name], folder / "pictures")
         try:
-            planes[name] = draw_plane(report, folder / f"plane_{name}.png")
+            plane = folder / file_name(f"plane_{name}.png")
+            planes[name] = draw_plane(report, plane)
+            pictures.append(plane.name)
         except ValueError as error:
             log.warning("%s: %s", name, error)
     page = folder / "index.html"
     write_evaluation(reports, views, planes, plan.absent, plan.sources, config.page_megabytes, page)
-    for each in ("results.csv", "results.md", "pictures", *(f"plane_{name}.png" for name in planes), "index.html"):
+    for each in ("results.csv", "results.md", "pictures", *pictures, "index.html"):
         print(f"{folder / each}")
     return folder
 

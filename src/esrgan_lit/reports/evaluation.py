@@ -9,7 +9,7 @@ from esrgan_lit.evaluation.evaluate import Result
 from esrgan_lit.evaluation.published import PIRM_REGIONS, Published, published_for
 from esrgan_lit.evaluation.test_sets import TestSet
 from esrgan_lit.metrics.metric import Metric
-from esrgan_lit.reports.tables import Column, Table, Value
+from esrgan_lit.reports.tables import Column, Table, Value, markdown
 
 
 class SetReport:
@@ -148,15 +148,15 @@ def as_markdown(reports: Sequence[SetReport], absent: Mapping[str, str], sources
         absent: metric → why it is not there.
         sources: method → what it is.
     """
-    parts = ["# Evaluation", _listed(f"{name}: {source}" for name, source in sources.items())]
+    parts = ["# Evaluation", _listed(f"{markdown(name)}: {markdown(source)}" for name, source in sources.items())]
     for report in reports:
-        parts += [f"## {report.test_set.name}", f"{len(report.results)} images; {report.test_set.origin}."]
-        parts += [report.table.markdown(), _listed(report.regions)]
+        parts += [f"## {markdown(report.test_set.name)}", f"{len(report.results)} images; {report.test_set.origin}."]
+        parts += [report.table.markdown(), _listed(map(markdown, report.regions))]
         if report.literature:
             parts += ["Beside the literature, ours and the difference:", report.literature_table.markdown()]
         parts += ["Each image:", report.images_table.markdown()]
     parts += ["## Protocols", _listed(f"**{metric.title}**: {metric.protocol}." for metric in reports[0].metrics)]
-    parts += [_listed(f"**{name}** is absent: {reason}" for name, reason in absent.items())]
+    parts += [_listed(f"**{markdown(name)}** is absent: {markdown(reason)}" for name, reason in absent.items())]
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from esrgan_lit.evaluation.published import PIRM_REGIONS
 from esrgan_lit.evaluation.test_sets import Case, TestSet
-from esrgan_lit.files import write_text
+from esrgan_lit.files import anonymous, file_name, write_text
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.reports.evaluation import SetReport
 from esrgan_lit.reports.html import LOSSY_QUALITY, image_address, write_page
@@ -102,7 +102,7 @@ def write_pictures(report: SetReport, views: Sequence[View], folder: Path) -> No
                 value = f"\n{metric.title} {metric.format(result.values[metric.name])}" if result else ""
                 row[f"{name}{value}"] = cut(image, crop, one.side)
             rows[f"crop {number}"] = row
-        draw_grid(rows, folder / f"{report.test_set.name}_{one.case.name}.png", width=2.2)
+        draw_grid(rows, folder / file_name(f"{report.test_set.name}_{one.case.name}.png"), width=2.2)
 
 
 def draw_plane(report: SetReport, path: Path) -> str:
@@ -211,7 +211,7 @@ def _image_data(report: SetReport, one: View, addresses: Mapping[str, str]) -> d
         "methods": [
             {"name": name, "address": address, "caption": captions[name]} for name, address in addresses.items()
         ],
-        "notes": [f"{method}: {result.note}" for method, result in row.items() if result.note],
+        "notes": [anonymous(f"{method}: {result.note}") for method, result in row.items() if result.note],
     }
 
 

@@ -9,15 +9,16 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
-from esrgan_lit.files import write_text
+from esrgan_lit.files import anonymous, write_text
 
 LOSSY_QUALITY = 90  # of WebP, where the images would make the page too large without loss
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
-    """Write a page. Whatever is in its content is shown as it is: names cannot become markup or script.
+    """Write a page. What is in its content is shown as it is: no name becomes markup or script; the user's is left out.
 
     Args:
         path: of the page.
@@ -26,7 +27,7 @@ def write_page(path: Path, template: str, **content: Any) -> None:
     """
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     text = _environment().get_template(template).render(made=made, **content)
-    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))  # file names may hold what UTF-8 cannot
+    write_text(path, text)
 
 
 def image_address(image: np.ndarray, lossless: bool) -> str:
@@ -37,11 +38,19 @@ def image_address(image: np.ndarray, lossless: bool) -> str:
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+def _finalize(value: Any) -> Any:
+    """Return a value of a page without the user's name; what is markup stays markup."""
+    if isinstance(value, str):
+        return type(value)(anonymous(value)) if isinstance(value, Markup) else anonymous(value)
+    return value
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("esrgan_lit.reports"),
         autoescape=True,
+        finalize=_finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

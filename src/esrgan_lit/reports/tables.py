@@ -3,10 +3,14 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 Value = str | float | int | None
+# What begins something in Markdown rather than standing for itself; a pipe would end a cell.
+_MARKDOWN = re.compile(r"[\\`*|<~$]|\](?=[(\[:])|&(?=[#\w])|(?<!\w)_|_(?!\w)")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of one
 
 
 @dataclass(frozen=True)
@@ -99,15 +103,27 @@ class Table:
         """Return it as Markdown."""
         rules = ["---:" if right else "---" for right in self.numeric]
         lines = [[column.heading for column in self.columns], rules, *self.cells]
-        return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+        return "".join(f"| {' | '.join(map(markdown, line))} |\n" for line in lines)
 
     def csv(self) -> str:
-        """Return it as CSV, numbers with all their digits."""
+        """Return it as CSV, numbers with all their digits; text that a spreadsheet would compute begins with ``'``."""
         file = io.StringIO(newline="")
         writer = csv.writer(file)
-        writer.writerow([one_line(column.title) for column in self.columns])
-        writer.writerows([one_line(value) if isinstance(value, str) else value for value in row] for row in self.rows)
+        writer.writerow([_cell(column.title) for column in self.columns])
+        writer.writerows([_cell(value) for value in row] for row in self.rows)
         return file.getvalue()
+
+
+def _cell(value: Value) -> Value:
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+def markdown(text: str) -> str:
+    """Return a text in one line of Markdown that shows it as it is."""
+    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
 
 
 def one_line(text: str) -> str:

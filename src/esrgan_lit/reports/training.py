@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from esrgan_lit.files import write_text
+from esrgan_lit.files import anonymous, write_text
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.reports.curves import Chart, charts_of_all, charts_of_run
 from esrgan_lit.reports.html import image_address, write_page
@@ -36,6 +36,9 @@ def write_report(folders: Sequence[Path], output: Path, megabytes: float = 30) -
         ValueError: when a folder is neither a run's nor a sweep's.
     """
     runs = open_runs(folders)
+    title = f"{len(runs)} runs"
+    if len(folders) == 1:
+        title = "/".join(Path(anonymous(str(folders[0].absolute()))).parts[-2:])
     names = [str(run.folder.relative_to(folders[0]) if len(folders) == 1 else run.folder) for run in runs]
     is_sweep = len(runs) > 1 or runs[0].folder != folders[0]
     panels, remark = _embed(runs, megabytes * 1e6, last_only=is_sweep)
@@ -51,8 +54,8 @@ def write_report(folders: Sequence[Path], output: Path, megabytes: float = 30) -
     written, summary, picture = [], None, ""
     if is_sweep:
         summary = Summary(names, runs)
-        write_text(output / "summary.csv", summary.table.csv())
-        write_text(output / "summary.md", f"{summary.table.markdown()}\n{LEGEND}\n")
+        write_text(output / "summary.csv", anonymous(summary.table.csv()))
+        write_text(output / "summary.md", anonymous(f"{summary.table.markdown()}\n{LEGEND}\n"))
         written += [output / "summary.csv", output / "summary.md"]
         try:
             picture = draw_parallel_coordinates(summary, output / "summary.png")
@@ -64,7 +67,7 @@ def write_report(folders: Sequence[Path], output: Path, megabytes: float = 30) -
     write_page(
         output / "report.html",
         "runs.html",
-        title=str(folders[0].absolute()) if len(folders) == 1 else f"{len(runs)} runs",
+        title=title,
         remark=remark,
         summary=summary and summary.table,
         legend=LEGEND.replace("`", ""),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from esrgan_lit.files import anonymous
 from esrgan_lit.networks import rrdbnet, srresnet  # noqa: F401 (a file may name their classes)
 from esrgan_lit.networks.building import build_within
 from esrgan_lit.networks.generator import Generator
@@ -291,7 +292,7 @@ def _describe_training(checkpoint: Mapping[Any, Any], measured: bool) -> dict[st
     if isinstance(data, Mapping) and (sources := data.get("train")):
         sources = sources if isinstance(sources, list | tuple) else [sources]
         named = [
-            "/".join(Path(source).parts[-2:]) if isinstance(source, str) else f"{source.get('_target_')}"
+            "/".join(Path(anonymous(source)).parts[-2:]) if isinstance(source, str) else f"{source.get('_target_')}"
             for source in sources
             if isinstance(source, str | Mapping)
         ]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from esrgan_lit.networks.generator import Generator
+from esrgan_lit.private_api import without_source_lines
 
 Run = Callable[[np.ndarray], np.ndarray]
 """float32 (1, channels, height, width) in [0, 1] → the enlarged image."""
@@ -106,7 +107,7 @@ def write_torchscript(generator: Generator, path: Path, settings: Settings) -> N
 def _save_script(script: torch.jit.ScriptModule, path: Path, extra: dict[str, str]) -> None:
     buffer = io.BytesIO()  # given a path, PyTorch aborts the process where the disk is full
     torch.jit.save(script, buffer, _extra_files=extra)
-    path.write_bytes(buffer.getbuffer())
+    path.write_bytes(without_source_lines(buffer).getbuffer())
 
 
 def run_torchscript(path: Path, settings: Settings) -> Run:
@@ -120,6 +121,8 @@ def write_torch_export(generator: Generator, path: Path, settings: Settings) -> 
     network = _network(generator, settings, padded=generator.unshuffle == 1)
     shapes = _sizes(settings, *[torch.export.Dim.DYNAMIC] * 3)
     program = torch.export.export(network, (_example(generator, settings),), dynamic_shapes=shapes)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # full paths of this machine
     buffer = io.BytesIO()  # given a path, PyTorch aborts the process where the disk is full
     torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(settings.metadata)})
     path.write_bytes(buffer.getbuffer())
@@ -163,6 +166,8 @@ def write_onnx(generator: Generator, path: Path, settings: Settings) -> None:
             f"this network does not fit ONNX's opset {settings.opset}, but {written}: give --opset {written}"
         )
     program.model.metadata_props.update(settings.metadata)
+    for node in program.model.graph:
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)  # full paths of this machine
     program.save(path)
 
 
