@@ -140,5 +140,5 @@ def sort_out(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
 
 
 def _cache_file(paths: Sequence[Path]) -> Path:
-    digest = hashlib.sha256("\n".join(str(path.resolve()) for path in paths).encode()).hexdigest()
+    digest = hashlib.sha256(os.fsencode("\n".join(str(path.resolve()) for path in paths))).hexdigest()
     return cache_folder() / "surveys" / f"{digest[:16]}.json"

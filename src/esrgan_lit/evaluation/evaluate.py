@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -137,4 +138,4 @@ def _remembered_scores(output: np.ndarray, images: Images, metrics: Sequence[Met
 
 
 def _key(*parts: object) -> str:
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
+    return hashlib.sha256(os.fsencode("\n".join(map(str, parts)))).hexdigest()[:32]

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import re
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -13,8 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 FAILURE = "failure.txt"  # why a job of a sweep failed, in its folder
 BESIDE = ("rank", "_bounded", "_without_ema")  # ends of validation figures that say nothing new of the network
@@ -220,7 +217,7 @@ def _flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _describe_checkpoint(path: Path) -> Checkpoint:
     try:
         iteration = int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except (OSError, zipfile.BadZipFile, EOFError, RuntimeError, KeyError, ValueError):
+    except Exception:  # whatever the file holds: lists, foreign objects, nothing
         iteration = None
     return Checkpoint(path.name, path.stat().st_size, iteration)
 
@@ -228,7 +225,7 @@ def _describe_checkpoint(path: Path) -> Checkpoint:
 def _read_yaml(path: Path) -> object:
     try:
         return OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, OmegaConfBaseException, YAMLError):  # not there, or damaged
+    except Exception:  # not there, damaged, or made to do harm, such as by holding itself
         return None
 
 
