@@ -85,7 +85,7 @@ def test_reports_and_evaluations_name_no_home(home: Path, checkpoint: Path, tmp_
         config = compose("evaluate", [*changes, f"output_dir={out}/evaluation", f"cache={tmp_path}/cache"])
     evaluate_run.run(config, evaluate_run.prepare(config))
     compare([str(checkpoint), str(checkpoint), "--images", str(photos), "-o", str(out / "comparison")])
-    assert_private(out, least=14)
+    assert_private(out, least=12)
     page = (out / "one" / "report.html").read_text(encoding="utf-8")
     assert "~/photos" in page  # it was there to be hidden
     assert "/mnt/USER/x.ckpt" in page

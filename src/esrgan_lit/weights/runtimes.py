@@ -101,13 +101,14 @@ def write_torchscript(generator: Generator, path: Path, settings: Settings) -> N
     """Write TorchScript."""
     traced = torch.jit.trace(_network(generator, settings), _example(generator, settings)[:1])
     assert isinstance(traced, torch.jit.ScriptModule)
-    _save_script(traced, path, {"metadata.json": json.dumps(settings.metadata)})
+    script = _saved_script(traced, {"metadata.json": json.dumps(settings.metadata)})
+    path.write_bytes(without_source_lines(script).getbuffer())
 
 
-def _save_script(script: torch.jit.ScriptModule, path: Path, extra: dict[str, str]) -> None:
+def _saved_script(script: torch.jit.ScriptModule, extra: dict[str, str]) -> io.BytesIO:
     buffer = io.BytesIO()  # given a path, PyTorch aborts the process where the disk is full
     torch.jit.save(script, buffer, _extra_files=extra)
-    path.write_bytes(without_source_lines(buffer).getbuffer())
+    return buffer
 
 
 def run_torchscript(path: Path, settings: Settings) -> Run:
@@ -204,7 +205,7 @@ def write_ncnn(generator: Generator, path: Path, settings: Settings) -> None:
     traced = torch.jit.trace(network, _example(generator, settings)[:1])
     assert isinstance(traced, torch.jit.ScriptModule)
     script = path.with_suffix(".pt")
-    _save_script(traced, script, {})
+    script.write_bytes(_saved_script(traced, {}).getbuffer())
     sizes = _TRACED if settings.size is None else [settings.size]
     shapes = [f"[1,{generator.channels},{height},{width}]" for height, width in sizes]
     result = subprocess.run(
