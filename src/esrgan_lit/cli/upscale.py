@@ -145,8 +145,9 @@ def _run(
     options: argparse.Namespace,
 ) -> list[str]:
     """Enlarge one image after the other, and return a line for each that failed."""
+    killed = {parent: any(parent.glob(".*.partial*")) for parent in {job.output.parent for job in jobs}}
     for job in jobs:
-        for leftover in unfinished_files(job.output):
+        for leftover in unfinished_files(job.output) if killed[job.output.parent] else ():
             leftover.unlink(missing_ok=True)  # of a run that was killed
     height, width = max((sizes[job.source] for job in jobs), key=lambda size: size[0] * size[1])
     if height:

@@ -58,10 +58,10 @@ def plan_jobs(inputs: Sequence[str], output: str, kind: str = "png", frames: Fra
         ValueError: when an input holds no image, or two inputs would be written to one file.
     """
     folder, one_file = Path(output), _names_file(inputs, output)
-    left_out = LeftOut()
+    left_out, outputs_of = LeftOut(), functools.cache(_outputs_of)
     found: dict[Path, tuple[Path, Path]] = {}  # by a file's one real name: how it was found, and the name it keeps
     for given in inputs:
-        for source, kept in _find(given, folder, left_out):
+        for source, kept in _find(given, folder, left_out, outputs_of):
             if found.setdefault(source.resolve(), (source, kept))[0] != source:
                 left_out.add("taken already by another name", source)
     if not found:
@@ -97,7 +97,9 @@ def _names_file(inputs: Sequence[str], output: str) -> bool:
     return single and suffix in SUFFIXES_WRITTEN
 
 
-def _find(given: str, folder: Path, left_out: LeftOut) -> list[tuple[Path, Path]]:
+def _find(
+    given: str, folder: Path, left_out: LeftOut, outputs_of: Callable[[Path], set[str]]
+) -> list[tuple[Path, Path]]:
     """Return the images of one input, and the relative name that each keeps in the output folder.
 
     Raises:
@@ -107,7 +109,7 @@ def _find(given: str, folder: Path, left_out: LeftOut) -> list[tuple[Path, Path]
     if path.is_dir():
         base, images, nothing = path, images_in(path, beside), f"{given} holds no images"
     elif path.is_file():
-        if path.name in _outputs_of(path.parent) and path.parent.resolve() == folder.resolve():
+        if path.parent.resolve() == folder.resolve() and path.name in outputs_of(path.parent):
             left_out.add("made by an earlier run", path)  # the shell's * finds them, too
             return []
         return [(path, Path(path.name))]
@@ -117,7 +119,7 @@ def _find(given: str, folder: Path, left_out: LeftOut) -> list[tuple[Path, Path]
     else:
         base, paths = _glob(given, beside)
         images, nothing = sorted(only_images(paths, beside)), f"nothing matches {given}"
-    images = _without_outputs(images, base, folder, beside)
+    images = _without_outputs(images, base, folder, beside, outputs_of)
     if not images:
         raise ValueError(f"INPUT: {printable(nothing)}{f', but {beside}' if beside else ''} (looked in {Path.cwd()})")
     left_out.update(beside)
@@ -155,12 +157,13 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
-def _without_outputs(images: Sequence[Path], base: Path, folder: Path, left_out: LeftOut) -> list[Path]:
+def _without_outputs(
+    images: Sequence[Path], base: Path, folder: Path, left_out: LeftOut, outputs_of: Callable[[Path], set[str]]
+) -> list[Path]:
     """Leave out what lies in the output folder, and what an earlier run made.
 
     A folder of nothing but outputs, given as an input, is meant: it is enlarged again, into another.
     """
-    outputs_of: Callable[[Path], set[str]] = functools.cache(_outputs_of)
     written_to = folder.resolve()
     within = written_to == base.resolve()
     kept, made = [], []
