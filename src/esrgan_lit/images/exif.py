@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from PIL import ExifTags
+
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 XMP, IPTC, PHOTOSHOP, ICC_PROFILE = 0x02BC, 0x83BB, 0x8649, 0x8773
 DETAIL_POINTER, GPS_POINTER, INTEROP_POINTER = 0x8769, 0x8825, 0xA005
@@ -73,6 +75,7 @@ DESCRIBING = {
     0x882A,
     0x8827,
 }
+_NAMES = {PHOTOSHOP: "Photoshop's resources", 37724: "Photoshop's layers"}
 _TEXTS = {269, 270, 271, 272, 285, 305, 306, 315, 316, 0x8298}
 _TEXT_TYPES = {1, 2, 7, UTF_8}
 
@@ -205,6 +208,11 @@ class Exif:
         return table + bytes(inline) + values
 
 
+def tag_name(tag: int) -> str:
+    """Return what a tag is called."""
+    return _NAMES.get(tag) or ExifTags.TAGS.get(tag) or ExifTags.GPSTAGS.get(tag) or f"tag {tag}"
+
+
 def parse_exif(block: bytes, faults: list[str]) -> Exif | None:
     """Read EXIF data; what is damaged is left out, and added to the faults.
 
@@ -244,7 +252,7 @@ def parse_directories(
     exif.interop = reader.pointed(exif.detail.pop(INTEROP_POINTER, None), "EXIF interoperability data")
     for tag in _TEXTS & exif.main.keys():
         if exif.main[tag].kind not in _TEXT_TYPES:
-            faults.append(f"EXIF tag 0x{tag:04X} (a text of type {exif.main.pop(tag).kind})")
+            faults.append(f"{tag_name(tag)} (a text of type {exif.main.pop(tag).kind})")
     return exif
 
 
@@ -281,11 +289,11 @@ class _Reader:
             size = _SIZES.get(kind, 0) * values
             offset = int.from_bytes(inline, "little" if self.order == "<" else "big")
             if kind not in _SIZES:
-                self.faults.append(f"{name} tag 0x{tag:04X} (of unknown type {kind})")
+                self.faults.append(f"{tag_name(tag)} (of unknown type {kind})")
             elif size <= len(inline):
                 entries.setdefault(tag, Entry(kind, values, bytes(inline[:size])))
             elif offset + size > len(self.block) or size > self.room:
-                self.faults.append(f"{name} tag 0x{tag:04X} (its value is missing)")
+                self.faults.append(f"{tag_name(tag)} (its value is missing)")
             else:
                 self.room -= size
                 entries.setdefault(tag, Entry(kind, values, bytes(self.block[offset : offset + size])))

@@ -18,6 +18,7 @@ from esrgan_lit.images.exif import (
     Y_RESOLUTION,
     Entry,
     Exif,
+    tag_name,
 )
 from esrgan_lit.images.picture import Chunk, Picture
 
@@ -254,7 +255,7 @@ def _shortened(exif: Exif, most: int, lost: list[str]) -> Exif | None:
             ),
             key=lambda found: found[0],
         )
-        lost.append(f"EXIF tag 0x{tag:04X} ({len(entries[tag].data):,} bytes)")
+        lost.append(f"{tag_name(tag)} ({len(entries[tag].data):,} bytes)")
         exif = Exif(
             exif.order,
             *(

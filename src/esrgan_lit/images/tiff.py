@@ -23,6 +23,7 @@ from esrgan_lit.images.exif import (
     Exif,
     parse_directories,
     read_directory,
+    tag_name,
 )
 from esrgan_lit.images.levels import from_samples
 from esrgan_lit.images.metadata import checked_profile, iptc_in, oriented, upright_xmp
@@ -74,6 +75,8 @@ def read(path: Path, frame: int | None = None) -> Decoded:
 def _pages(file: Any) -> list[Any]:
     """Return the pages without those that are a smaller copy or a mask of another."""
     pages = [page.aspage() for page in file.pages]
+    if not all(isinstance(side, int) for page in pages for side in (page.imagelength, page.imagewidth)):
+        raise ValueError("its size is damaged")
     full = [page for page in pages if not (page.subfiletype & 0b101 or _number(page, 255, 1) == 2)]
     if not pages:
         raise ValueError("it has no page")
@@ -179,7 +182,7 @@ def _beside(path: Path, file: Any, page: Any, faults: list[str]) -> tuple[bytes 
     private = exif.main.keys() - DESCRIBING - ELSEWHERE
     if PHOTOSHOP in blocks:
         private = private | {PHOTOSHOP}
-    faults += [f"TIFF tag {tag}" for tag in sorted(private)]
+    faults += [tag_name(tag) for tag in sorted(private)]
     for tag in private & exif.main.keys():
         del exif.main[tag]
     if exif.main.get(270, Entry(2, 0, b"")).data.startswith((b'{"shape"', b"ImageJ=")):
