@@ -20,6 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from esrgan_lit.inert_objects import ALLOWED
+
 _AGAIN = "copy or download it again"
 _COMPRESSION = 10  # weights hardly shrink: a file that unpacks to more times its size is made to fill the memory
 
@@ -228,7 +230,7 @@ def _read_pickle(path: Path) -> Any:
         with (
             path.open("rb") as file,
             warnings.catch_warnings(action="ignore"),
-            torch.serialization.safe_globals(_ALLOWED),
+            torch.serialization.safe_globals(ALLOWED),
         ):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a file that is none of its own
@@ -241,53 +243,3 @@ def _read_pickle(path: Path) -> Any:
             ) from error
         reason = shown(str(error).splitlines()[0]) if str(error) else type(error).__name__
         raise WeightsError(f"{path} is no whole PyTorch file ({reason}); {_AGAIN}") from error
-
-
-# What checkpoints hold beside tensors, and what is made of it here: numbers, or objects that nothing can be done with.
-# Their own classes are never looked up.
-
-
-class _Inert:
-    """Stands for an object that is not looked at: takes its arguments and its state, and does nothing."""
-
-    def __new__(cls, *arguments: Any, **named: Any) -> "_Inert":
-        return super().__new__(cls)
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        self.arguments = arguments
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _NumpyType(_Inert):
-    """A NumPy dtype: its code such as ``f8``, and its byte order."""
-
-
-def _numpy_scalar(kind: Any, data: Any) -> Any:
-    """Return a NumPy scalar as Python's number where it is one."""
-    code = kind.arguments[0] if isinstance(kind, _NumpyType) and kind.arguments else None
-    if not isinstance(code, str) or code not in _NUMBERS or not isinstance(data, bytes):
-        return _Inert(kind, data)
-    state = getattr(kind, "state", None)
-    order = ">" if isinstance(state, tuple) and state[1:2] == (">",) else "<"
-    return struct.unpack(order + _NUMBERS[code], data)[0]
-
-
-def _inert(*arguments: Any) -> _Inert:
-    return _Inert(*arguments)
-
-
-_NUMBERS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "b1": "?"}
-_NUMBERS |= {"u8": "Q", "u4": "I", "u2": "H", "u1": "B"}  # NumPy's codes, and those of the struct module
-
-
-_ALLOWED: list[Any] = [
-    (_NumpyType, "numpy.dtype"),
-    *((_numpy_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *((_inert, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    (_Inert, "numpy.ndarray"),
-    (_Inert, "argparse.Namespace"),
-    *((_Inert, f"pathlib.{kind}") for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
-    *((_Inert, f"pathlib._local.{kind}") for kind in ("PosixPath", "WindowsPath")),
-]

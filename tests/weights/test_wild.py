@@ -3,12 +3,15 @@
 import argparse
 import itertools
 import zipfile
+from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from spandrel.architectures.ESRGAN import ESRGAN
 from test_load import prefixed, same_weights, zeros
 from torch import Tensor
@@ -47,6 +50,11 @@ AROUND = {
     "EMA by prefix": lambda s: prefixed("netG.", zeros(s)) | prefixed("netG_ema.module.", s),
     "optimizer beside": lambda s: {"net": s, "optim": {"state": {0: {"exp_avg": BESIDE}}, "param_groups": [{"lr": 1}]}},
     "numbers of NumPy": lambda s: {"state_dict": s, "psnr": np.float64(30), "step": np.int64(3), "mean": np.ones(3)},
+    "a list": lambda s: [{"lr": 1}, s, 3],
+    "a list inside": lambda s: {"models": [{"netD": {"a": BESIDE}}, prefixed("module.", s)], "iter": 5},
+    "OmegaConf's": lambda s: {"hyper_parameters": OmegaConf.create({"a": [1, {"b": 2.5}], "c": None}), "state_dict": s},
+    "a dictionary with a default": lambda s: {"nets": defaultdict(list, {"g": s})},
+    "a time": lambda s: {"at": datetime(2020, 1, 1), "model": s, "best": torch.device("cpu"), "names": {"a", "b"}},
     "arguments": lambda s: {"state_dict": s, "args": argparse.Namespace(lr=1), "folder": Path("a/b")},
     "an architecture of another program": lambda s: {"architecture": {"name": "ESRGAN", "nf": 8}, "params": s},
     "another program's path of a class": lambda s: {"architecture": {"name": "basicsr.archs.RRDBNet"}, "params": s},

@@ -111,7 +111,9 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
         size = sum(value.numel() * (2 if settings.half else 4) for value in generator.state_dict().values())
         free = shutil.disk_usage(path.parent).free
         if free < size * target.room:
-            raise OSError(f"it takes about {readable_bytes(size * target.room)}, and {readable_bytes(free)} are free")
+            raise OSError(
+                f"it takes about {readable_bytes(int(size * target.room))}, and {readable_bytes(free)} are free"
+            )
         folder = tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent)
     with folder, _quiet(), _explain_disk(path):
         written = Path(folder.name) / path.name

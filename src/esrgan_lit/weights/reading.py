@@ -111,6 +111,7 @@ def read_file(path: Path, ema: bool = True, scale: int | None = None) -> Weights
         WeightsError: when it holds no generator, with what it looks like instead; or one of another scale.
     """
     content, header, held = open_tensors(path)
+    content = _as_mapping(content)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not weights; give a state dict or a checkpoint")
     tensors = _flatten(content)
@@ -152,10 +153,17 @@ def _flatten(content: Mapping[Any, Any]) -> dict[str, _Entry]:
             if isinstance(value, Tensor):
                 # compiled networks, or parts of them, have names of their own
                 found.setdefault(re.sub(r"(^|(?<=\.))_orig_mod\.", "", name), _Entry(value, home))
-            elif isinstance(value, Mapping) and depth < _DEEPEST and id(value) not in seen:
+            elif isinstance(inside := _as_mapping(value), Mapping) and depth < _DEEPEST and id(value) not in seen:
                 seen.add(id(value))
-                queue.append((f"{name}.", depth + 1, value))
+                queue.append((f"{name}.", depth + 1, inside))
     return found
+
+
+def _as_mapping(value: Any) -> Any:
+    """Return a list that has dictionaries in it as a dictionary; anything else as it is."""
+    if isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value[:_MOST]):
+        return dict(enumerate(value[:_MOST]))
+    return value
 
 
 def _declared(path: Path, content: Mapping[Any, Any], header: Mapping[str, str]) -> dict[str, Any] | None:
