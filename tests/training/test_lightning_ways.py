@@ -139,7 +139,7 @@ def test_epochs_and_fractions_by_configuration(configure: Callable[..., DictConf
     assert torch.load(train(config), weights_only=True)["global_step"] == 12
     assert config.trainer.max_steps == 12
     assert config.stage.scheduler.T_max == 12
-    assert len(list((tmp_path / "run" / "panels").glob("*.png"))) == 4
+    assert len(list((tmp_path / "run" / "panels").glob("step_*.png"))) == 4
 
 
 @pytest.mark.parametrize("experiment", ["psnr_rrdb23", "gan_rrdb23"])

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_module
@@ -12,7 +13,9 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, open_dict
 from PIL import Image
 
+from esrgan_lit import imresize
 from esrgan_lit.cli.train import run
+from esrgan_lit.images.reading import read_image
 from esrgan_lit.training.trainer import train
 
 
@@ -44,6 +47,21 @@ def test_a_run_leaves_log_panels_and_checkpoints(configure: Callable[..., DictCo
     assert len(rows) >= 3
     with Image.open(run / "panels" / "step_0000002_a.png") as panel:
         assert panel.size == (4 * 88, 68)  # a.png is 90×70, cut to multiples of 4
+    assert_shows_training_pairs(run / "panels" / "training_pairs.png")
+
+
+def assert_shows_training_pairs(path: Path) -> None:
+    """High resolution on the right, on the left what bicubic makes of it, in blocks of equal pixels."""
+    pairs = read_image(path)
+    low_res, high_res = np.split(pairs, 2, axis=1)
+    assert len(pairs) % high_res.shape[1] == 0  # a square row each
+    assert len(pairs) >= high_res.shape[1]
+    side = high_res.shape[1]
+    for top in range(0, len(pairs), side):
+        small = low_res[top : top + side : 4, ::4]
+        assert np.array_equal(small.repeat(4, 0).repeat(4, 1), low_res[top : top + side])
+        inner = np.abs(imresize(high_res[top : top + side], 1 / 4).astype(int) - small)[2:-2, 2:-2]
+        assert inner.max() <= 1  # flips come after shrinking, and round differently
 
 
 def test_wandb_is_offline_without_a_key(

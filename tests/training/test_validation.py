@@ -125,7 +125,10 @@ def test_further_sets_have_figures_of_their_own(configure: Callable[..., DictCon
     assert curves["val/psnr_y"] == curves["val/three/psnr_y"]
     assert curves["val/psnr_y"] != curves["val/two/psnr_y"]
     panels = {path.name for path in (tmp_path / "run" / "panels").iterdir()}
-    assert panels == {f"step_0000002_{name}.png" for name in ("a", "two_b", "two_c", "three_a")}
+    assert panels == {
+        "training_pairs.png",
+        *(f"step_0000002_{name}.png" for name in ("a", "two_b", "two_c", "three_a")),
+    }
     alone = f"data.validation=[{photographs}/b.png,{photographs}/more]"
     train(configure("psnr_rrdb23", alone, f"output_dir={tmp_path}/alone"))
     assert Run(tmp_path / "alone").curves["val/psnr_y"] == curves["val/two/psnr_y"]

@@ -31,8 +31,11 @@ log = logging.getLogger(__name__)
 class ImagePanels(L.Callback):
     """At each validation, a picture per image: low resolution | bicubic | output | ground truth.
 
+    Before the first iteration, one of the training's first pairs: what the network will learn from.
+
     Args:
-        folder: where ``step_0005000_NAME.png`` is written; W&B gets the same pictures where it is logged to.
+        folder: where ``step_0005000_NAME.png`` and ``training_pairs.png`` are written; loggers that
+            take pictures get the same ones.
         images: how many of the validation images are shown.
         size: side in pixels of the shown center of each image.
         outputs: folder where the whole output of every image is written, ``step_0005000/NAME.png``; None for none.
@@ -43,6 +46,20 @@ class ImagePanels(L.Callback):
         self.outputs = None if outputs is None else Path(outputs)
         self.images = images
         self.size = size
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the panel of training pairs: low resolution | high resolution, a row each."""
+        if trainer.global_step or batch_idx or not trainer.is_global_zero or not isinstance(batch, Pair):
+            return
+        scale = batch.high_res.shape[-1] // batch.low_res.shape[-1]
+        enlarged = F.interpolate(batch.low_res[: self.images].float(), scale_factor=scale, mode="nearest")
+        rows = torch.cat((enlarged, batch.high_res[: self.images].float()), -1)
+        panel = to_image(torch.cat(tuple(rows), -2)[None])
+        _save(panel, self.folder / "training_pairs.png")
+        for logger in trainer.loggers:
+            _log_panel(logger, "panels/training_pairs", panel, 0, "LR | HR")
 
     def on_validation_batch_end(
         self,
@@ -86,9 +103,10 @@ def _save(image: np.ndarray, path: Path) -> None:
         log.error("this panel is left out, and training goes on: %s", error)
 
 
-def _log_panel(logger: Any, name: str, panel: np.ndarray, step: int) -> None:
+def _log_panel(
+    logger: Any, name: str, panel: np.ndarray, step: int, caption: str = "LR | bicubic | output | ground truth"
+) -> None:
     """Give a logger a picture, uint8 (height, width, 3), in the way that it takes them, if it takes any."""
-    caption = "LR | bicubic | output | ground truth"
     if hasattr(logger, "log_image"):  # W&B's
         logger.log_image(name, [panel], step=step, caption=[caption])
     elif hasattr(logger.experiment, "add_image"):  # TensorBoard's
