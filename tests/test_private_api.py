@@ -70,6 +70,7 @@ def test_a_checkpoint_keeps_the_counters_that_are_set() -> None:
     private_api.set_counters(state, 7, validate=False)
     loop.load_state_dict(state)
     assert private_api.batches_begun(trainer) == 7, moved
+    assert private_api.epoch_began(trainer) == 0, moved
     assert loop.epoch_loop._batches_that_stepped == 6, moved
     assert loop.epoch_loop.val_loop.batch_progress.total.ready == 0, moved
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # networks use this module, and need no Lightning
 __all__ = [
     "SyncBatchNorm",
     "batches_begun",
+    "epoch_began",
     "multiply_",
     "set_counters",
     "set_max_steps",
@@ -66,6 +67,12 @@ def without_source_lines(script: io.BytesIO) -> io.BytesIO:
 def batches_begun(trainer: "L.Trainer") -> int:
     """Return how many training batches were begun, the one in work and those before a resume included."""
     return trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+
+def epoch_began(trainer: "L.Trainer") -> int:
+    """Return how many training batches were begun before this epoch."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    return progress.total.ready - progress.current.ready
 
 
 def stop_sigterm_broadcast(trainer: "L.Trainer") -> None:

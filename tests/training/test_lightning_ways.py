@@ -28,6 +28,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Checkpoint directory .* exists",
     "ignore:You're resuming from a checkpoint",
     "ignore:Starting from v1.9.0, `tensorboardX`",
+    "ignore:.*barebones",
+    "ignore:You requested to overfit",
     "ignore:Be aware that when using `ckpt_path`, callbacks",
 )
 
@@ -132,6 +134,28 @@ def test_epochs_are_passes_and_a_fraction_of_one_validates(data: PairDataModule,
         resumed.fit(stage, data, ckpt_path=tmp_path / f"{steps}.ckpt")
         assert (resumed.current_epoch, resumed.global_step) == (2, 6)
         assert same(stage.generator, whole.generator), steps
+
+
+def test_what_trainers_can_do(data: PairDataModule, tmp_path: Path) -> None:
+    """Fits that go on, parts of epochs, and what the stage does itself."""
+    data.batch, again = 1, trainer(tmp_path, max_epochs=1)
+    stage = psnr_stage()
+    again.fit(stage, data)
+    again.fit_loop.max_epochs = 2
+    again.fit(stage, data)
+    assert (again.current_epoch, again.global_step) == (2, 6)
+    for options, steps in (({"limit_train_batches": 2, "max_epochs": 2}, 4), ({"fast_dev_run": 2}, 2)):
+        run = trainer(tmp_path, **options)
+        run.fit(psnr_stage(), data)
+        assert run.global_step == steps
+    L.Trainer(barebones=True, max_steps=1, accelerator="cpu").fit(psnr_stage(), data)
+    for options, message in {
+        ("gradient_clip_val", 0.5): r"give it options=StepOptions\(clip_norm=0.5\)",
+        ("accumulate_grad_batches", 2): r"options=StepOptions\(accumulate=2\)",
+        ("overfit_batches", 1): r"overfit_batches: batches are drawn by number here",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            trainer(tmp_path, max_steps=1, **dict([options])).fit(psnr_stage(), data)
 
 
 def test_epochs_and_fractions_by_configuration(configure: Callable[..., DictConfig], tmp_path: Path) -> None:

@@ -33,8 +33,9 @@ class StepSampler(Sampler[list[int]]):
         batch: samples per rank and iteration.
         rank: of this process.
         ranks: number of processes.
-        steps: iterations until it ends: of the whole training, or of each pass where there are several.
+        steps: iterations of an epoch, which may be the whole training.
         start: gives the iteration to start from, asked when iteration starts (after a checkpoint was restored).
+        began: gives the iteration that the epoch began at, asked then, too.
     """
 
     batch: int
@@ -42,17 +43,13 @@ class StepSampler(Sampler[list[int]]):
     ranks: int
     steps: int
     start: Callable[[], int]
+    began: Callable[[], int] = lambda: 0
 
     def __len__(self) -> int:
         return self.steps
 
-    def end_of(self, step: int) -> int:
-        """Return the iteration that the pass ends at in which an iteration is."""
-        return (step // self.steps + 1) * self.steps
-
     def __iter__(self) -> Iterator[list[int]]:
-        begin = self.start()
-        for step in range(begin, self.end_of(begin)):
+        for step in range(self.start(), self.began() + self.steps):
             first = (step * self.ranks + self.rank) * self.batch
             yield list(range(first, first + self.batch))
 
@@ -124,7 +121,7 @@ class RetryingLoader:
 
     def __iter__(self) -> Iterator[Any]:
         step, deaths, batches = self.sampler.start(), 0, None
-        end = self.sampler.end_of(step)
+        end = self.sampler.began() + self.sampler.steps
         # A thread asks for them: in the main one PyTorch would raise a worker's death wherever training just is.
         with ThreadPoolExecutor(1) as thread:
             while step < end:
@@ -146,7 +143,8 @@ class RetryingLoader:
                     yield batch
 
     def _from(self, step: int) -> DataLoader[Crops]:
-        sampler = replace(self.sampler, start=lambda: step)
+        began = self.sampler.began()
+        sampler = replace(self.sampler, start=lambda: step, began=lambda: began)
         pin = torch.cuda.is_available()
         return DataLoader(
             self.dataset, batch_sampler=sampler, collate_fn=self.finish, num_workers=self.workers, pin_memory=pin

@@ -23,7 +23,7 @@ from esrgan_lit.degradations.given import GivenPairs
 from esrgan_lit.degradations.pairs import Crops, Degradation, make_pairs
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.overrides import as_override
-from esrgan_lit.private_api import batches_begun
+from esrgan_lit.private_api import batches_begun, epoch_began
 from esrgan_lit.resize import Boundary
 
 Sources = Sequence[str | Path]
@@ -186,7 +186,10 @@ class PairDataModule(L.LightningDataModule):
         """Return batches from the iteration that the trainer is at."""
         crops = self._crops(self.in_memory)
         trainer = self._attached_trainer()
-        sampler = self._sampler(self.epoch_length, lambda: batches_begun(trainer))
+        if getattr(trainer, "overfit_batches", 0):
+            raise ValueError("trainer.overfit_batches: batches are drawn by number here; give one image as data.train")
+        began = (lambda: epoch_began(trainer)) if self._by_epochs else (lambda: 0)
+        sampler = self._sampler(self.epoch_length, lambda: batches_begun(trainer), began)
         finish = _as_they_are if self.on_device else partial(make_pairs, degradation=self.degradation)
         workers = self.workers
         if workers is None:
@@ -240,13 +243,18 @@ class PairDataModule(L.LightningDataModule):
     def epoch_length(self) -> int:
         """Iterations that Lightning calls an epoch: all of the training by ``max_steps``, a pass by ``max_epochs``."""
         trainer = self._attached_trainer()
-        if trainer.max_steps != -1 and getattr(trainer, "max_epochs", -1) in (None, -1):
+        if not self._by_epochs:
             return trainer.max_steps
         return ceil(len(self.photographs) / (self.batch * trainer.world_size))
 
-    def _sampler(self, steps: int, start: Callable[[], int]) -> StepSampler:
+    @property
+    def _by_epochs(self) -> bool:
         trainer = self._attached_trainer()
-        return StepSampler(self.batch, trainer.global_rank, trainer.world_size, steps, start)
+        return trainer.max_steps == -1 or getattr(trainer, "max_epochs", -1) not in (None, -1)
+
+    def _sampler(self, steps: int, start: Callable[[], int], began: Callable[[], int] = lambda: 0) -> StepSampler:
+        trainer = self._attached_trainer()
+        return StepSampler(self.batch, trainer.global_rank, trainer.world_size, steps, start, began)
 
     def _crops(self, in_memory: bool) -> CropDataset:
         trainer = self._attached_trainer()

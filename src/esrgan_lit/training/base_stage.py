@@ -235,7 +235,8 @@ class Stage(L.LightningModule):
         self.counts += finite
         self.skipped += skipped  # both: iterations in all, and in a row
         self.skipped[1] *= skipped
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
+        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if every and self.trainer.global_step % every == 0:  # 0: Trainer(barebones=True) logs nothing
             self._log_terms(batch)
 
     def schedule(self, make: SchedulerFactory, optimizer: Optimizer) -> LRScheduler:
@@ -265,6 +266,18 @@ class Stage(L.LightningModule):
         """Return the learning-rate schedules, of which there may be none."""
         schedules = cast(list[LRScheduler] | LRScheduler | None, self.lr_schedulers())
         return schedules if isinstance(schedules, list) else [] if schedules is None else [schedules]
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Name our own options where Lightning would only say what manual optimization cannot.
+
+        Raises:
+            ValueError: for ``Trainer(gradient_clip_val=…)`` and ``accumulate_grad_batches``.
+        """
+        clip, parts = self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches
+        if clip or parts != 1:
+            ours = f"clip_norm={clip}" if clip else f"accumulate={parts}"
+            raise ValueError(f"the stage takes its steps itself: give it options=StepOptions({ours}), not the Trainer")
+        return []
 
     @torch.no_grad()
     def update_ema(self) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 log = logging.getLogger(__name__)
 
