@@ -203,6 +203,14 @@ def test_options_in_any_order_and_mistyped_ones(run: Run, networks: Path) -> Non
         said = run("a.png", mistyped, "x", code=2)
         assert f"{mistyped.partition('=')[0]} is no option; did you mean {near}?" in said
     assert "INPUT is missing" in run("-o", "x.png", code=2)
+    for option in (
+        ["--outscale", "9" * 400],
+        ["--max-memory", "0" * 400],
+        ["--outscale", "9" * 400 + "x1"],
+        ["-o", ""],
+    ):
+        assert "error: " in run("a.png", "-o", "x.png", *option, code=2)
+    assert "a name is empty" in run("a.png", "", "-o", "x", code=2)
     for arguments in (
         ["--checkpoint", weights, "a.png", "-o", "x.png", "b.png"],
         ["-o", "x.png", "--checkpoint", weights, "a.png", "b.png"],
@@ -340,6 +348,9 @@ def test_alpha_modes_and_four_channels(run: Run) -> None:
     assert ".jpg files have no transparency" in run("a.png", "-o", "x.jpg", code=1)
     run("a.png", "-o", "x.jpg", "--alpha-mode", "ignore")
     assert read_picture(Path("x.jpg")).pixels.shape == (24, 20, 3)
+    Image.fromarray(rgba[..., :3]).convert("RGBA").save("opaque.png")
+    run("opaque.png", "-o", "opaque.jpg")  # nothing is lost
+    assert read_picture(Path("opaque.jpg")).pixels.shape == (24, 20, 3)
     run("a.png", "-o", "four.png", network="rgba")
     assert read_picture(Path("four.png")).pixels.shape == (12, 10, 4)
     for mode in ("transparency", "separate"):

@@ -20,6 +20,7 @@ from esrgan_lit.cli.upscale_options import FinalSize, parse
 from esrgan_lit.cli.upscale_plan import Job, check_names, plan_jobs
 from esrgan_lit.cli.upscale_record import Record, file_state
 from esrgan_lit.files import digest, unfinished_files
+from esrgan_lit.images.formats import SUFFIXES_WITH_ALPHA
 from esrgan_lit.images.listing import printable
 
 if TYPE_CHECKING:
@@ -176,6 +177,8 @@ def _run(
 
 
 def _upscale_file(job: Job, upscaler: Upscaler, record: Record, options: argparse.Namespace, bar: tqdm) -> None:
+    import numpy as np
+
     from esrgan_lit.images.picture import has_alpha
     from esrgan_lit.images.reading import read_picture
     from esrgan_lit.images.writing import check_format, written_picture
@@ -185,10 +188,11 @@ def _upscale_file(job: Job, upscaler: Upscaler, record: Record, options: argpars
         raise OSError(f"the disk of {job.output.parent} is full ({free:,} bytes are free); make room and go on")
     state = file_state(job.source)
     picture = read_picture(job.source, job.frame)
-    if options.alpha_mode == "ignore" and has_alpha(picture.pixels):
-        picture = picture._replace(
-            pixels=picture.pixels[..., :-1] if picture.pixels.shape[2] > 2 else picture.pixels[..., 0]
-        )
+    pixels = picture.pixels
+    if has_alpha(pixels):
+        shown = job.output.suffix.lower() in SUFFIXES_WITH_ALPHA or pixels[..., -1].min() < np.iinfo(pixels.dtype).max
+        if options.alpha_mode == "ignore" or not shown:
+            picture = picture._replace(pixels=pixels[..., :-1] if pixels.shape[2] > 2 else pixels[..., 0])
     check_format(picture, job.output)
     upscaler.check_channels(picture.pixels)
     size = None if options.outscale is None else _output_size(picture.pixels.shape[:2], options.outscale)

@@ -17,6 +17,7 @@ from esrgan_lit.images.listing import SUFFIXES
 from esrgan_lit.inference.choices import ALPHA_MODES, BACK_PROJECTIONS, OVERLAP, PRECISIONS, EngineName, check_engine
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_MOST_ENLARGED = 1e6
 FinalSize = float | tuple[int, int]
 
 
@@ -36,6 +37,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if len(options.checkpoint) < count or Path(options.checkpoint[-1]).suffix.lower() in SUFFIXES:
         sys.exit("esrgan-upscale: --alpha goes with two checkpoints: --checkpoint PSNR GAN --alpha 0.8")
     options.inputs = swallowed + options.inputs
+    if not all((*options.inputs, options.output, *options.checkpoint)):
+        parser.error("a name is empty; an unset variable of the shell?")
     if not options.inputs:
         parser.error("INPUT is missing: an image file, a folder or a glob")
     return options
@@ -64,7 +67,7 @@ def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if not match:
         raise argparse.ArgumentTypeError(f"{text} is no amount of memory; use for example 8G or 500M")
-    amount = int(float(match[1]) * _UNITS[match[2]])
+    amount = int(min(float(match[1]), 2**60) * _UNITS[match[2]])
     if not match[2] and amount < _UNITS["m"]:
         raise argparse.ArgumentTypeError(f"{text} means bytes, too few for any network; add a unit: {match[1]}M")
     return amount
@@ -72,10 +75,10 @@ def _bytes(text: str) -> int:
 
 def _final_size(text: str) -> FinalSize:
     if match := re.fullmatch(r"(\d+)[x×](\d+)", text):
-        width, height = int(match[1]), int(match[2])
-        if width and height:
+        width, height = int(match[1][:9]), int(match[2][:9])
+        if width and height and len(text) < 16:
             return width, height
-    elif re.fullmatch(r"\d+(\.\d+)?|\.\d+", text) and float(text) > 0:
+    elif re.fullmatch(r"\d+(\.\d+)?|\.\d+", text) and 0 < float(text) <= _MOST_ENLARGED:
         return float(text)
     raise argparse.ArgumentTypeError(f"{text} is no size; use a factor such as 2.5, or WIDTHxHEIGHT such as 1920x1080")
 

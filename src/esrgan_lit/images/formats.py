@@ -2,4 +2,5 @@
 
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif")
 SUFFIXES_WRITTEN = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif")
+SUFFIXES_WITH_ALPHA = (".png", ".tif", ".tiff", ".webp", ".avif")
 DEFAULT_QUALITY = 95

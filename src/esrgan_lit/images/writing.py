@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from esrgan_lit.files import atomic_write
 from esrgan_lit.images import tiff
 from esrgan_lit.images.exif import Exif
-from esrgan_lit.images.formats import DEFAULT_QUALITY
+from esrgan_lit.images.formats import DEFAULT_QUALITY, SUFFIXES_WITH_ALPHA
 from esrgan_lit.images.levels import reduced_to_8_bits
 from esrgan_lit.images.metadata import fitted, photoshop_block, resolution_entries
 from esrgan_lit.images.picture import Picture, PictureError, has_alpha
@@ -26,13 +26,15 @@ log = logging.getLogger(__name__)
 _MOST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".avif": 32_768, ".bmp": 2**31 - 1, ".png": 2**31 - 1}
 _SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")
-_ALPHA_SUFFIXES = (".png", ".tif", ".tiff", ".webp", ".avif")
 
 
 def check_format(picture: Picture, path: Path) -> None:
     """Raise PictureError when the format that a file's suffix names cannot hold a picture."""
-    if path.suffix.lower() not in _ALPHA_SUFFIXES and has_alpha(picture.pixels):
-        raise PictureError(f"{path.suffix} files have no transparency, and the picture has; use png, webp, tif or avif")
+    if path.suffix.lower() not in SUFFIXES_WITH_ALPHA and has_alpha(picture.pixels):
+        raise PictureError(
+            f"{path.suffix} files have no transparency, and the picture has; use png, webp, tif or avif, or leave it "
+            "out with --alpha-mode ignore"
+        )
 
 
 def check_size(path: Path, height: int, width: int) -> None:
