@@ -189,4 +189,6 @@ def _plot(axis: Any, curves: Mapping[str, Points], logarithmic: bool = False) ->
         axis.yaxis.set_minor_locator(ticker.NullLocator())
     elif values and max(values) == min(values):  # a constant is no reason to show its last digits
         axis.set_ylim(min(0, 2 * values[0]), max(0, 2 * values[0]) or 1)
+        axis.set_yticks(sorted({0.0, values[0]}))
+        axis.yaxis.set_major_formatter("{x:.4g}")
     axis.grid(alpha=0.3)

@@ -142,7 +142,7 @@ def draw_plane(report: SetReport, path: Path) -> str:
     for number, (method, (x, y)) in enumerate(points.items()):
         axis.plot(x, y, "osD^vP*X"[number % 8], color=f"C{number % 10}", label=plain(method))
     figure.legend(loc="outside right upper", fontsize=8)
-    axis.set(xlim=(left, right), xlabel="RMSE (distortion; less is better)")
+    axis.set(xlim=(left, right), xlabel="RMSE in levels of 255 (distortion; less is better)")
     axis.set_ylabel(f"{perceptual.title} (perception; less is better)")
     regions = ", ".join(f"{limit:g}" for limit in PIRM_REGIONS)
     axis.set_title(f"{plain(report.test_set.name)}; regions of PIRM 2018: RMSE ≤ {regions}", fontsize=10)
