@@ -299,13 +299,14 @@ def test_forged_headers_are_passed_over_or_refused(header: str, tmp_path: Path) 
     [{"metadata": {"license": ["CC0"], 3: "x"}}, {"config": 3, "global_step": "x"},
      {"config": {"data": 3}, "global_step": 1},
      {"config": {"data": {"train": {"a": 1}}, "name": 3}, "global_step": 1, "figures": [1], "validated_at": 1},
-     {"metadata": 5, "callbacks": 3}],
+     {"metadata": 5, "callbacks": 3}, {"metadata": {"license": "\udc80", "\ud800": "x"}}],
     ids=str,
 )  # fmt: skip
 def test_what_a_file_says_of_itself_may_be_of_any_type(said: dict[str, Any], tmp_path: Path) -> None:
     torch.save({"params": RRDBNet(4, 1, 8, 4).state_dict(), **said}, tmp_path / "net.pth")
     metadata = load_generator(tmp_path / "net.pth").metadata
     assert all(isinstance(key, str) and isinstance(value, str) for key, value in metadata.items())
+    save_generator(load_generator(tmp_path / "net.pth"), tmp_path / "net.safetensors")
 
 
 def test_networks_are_given_up_while_they_are_built() -> None:

@@ -50,8 +50,11 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
             refuse_existing(files_of(options.output), options.overwrite)
         generator = load_generator(options.checkpoint, not options.without_ema, options.scale)
         exported = export_generator(generator, options.output, settings)
-    except (ValueError, OSError, ImportError, ExportError) as error:
+    except (ValueError, OSError, ImportError, ExportError, MemoryError) as error:
         sys.exit(f"esrgan-export: {error}")
+    except KeyboardInterrupt:
+        print("\nesrgan-export: stopped; nothing is written", file=sys.stderr)
+        sys.exit(130)
     print(", ".join(map(str, exported.files)))
     sizes = ", ".join(f"{height}×{width}: {value:.2g}" for (height, width), value in exported.differences.items())
     print(f"largest difference from PyTorch (outputs are 0 … 1) at {sizes}")

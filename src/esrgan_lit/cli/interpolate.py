@@ -79,7 +79,7 @@ def interpolate_main(arguments: Sequence[str] | None = None) -> None:
             folder = options.output.with_name(f"{options.output.stem}-images")
             _draw_interpolations(photographs, generators, list(blends.values()), list(blended.values()), folder)
             print(folder)
-    except OSError as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         sys.exit(f"esrgan-interpolate: {error}")
 
 

@@ -125,7 +125,7 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
             raise
         except Exception as error:  # each runtime has its own kinds
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ExportError(f"{path.suffix}: {type(error).__name__}: {reason}. Nothing is written") from error
+            raise ExportError(f"{path}: {type(error).__name__}: {reason}. Nothing is written") from error
         tolerance = HALF_TOLERANCE if settings.half else TOLERANCE
         if not all(difference <= tolerance for difference in differences.relative):
             raise ExportError(

@@ -289,7 +289,11 @@ def _describe(content: Mapping[Any, Any], header: Mapping[str, str], measured: b
     metadata = origin_of({str(key): str(value) for key, value in said.items() if isinstance(value, str | int | float)})
     if isinstance(content.get("config"), Mapping) and isinstance(content.get("global_step"), int):
         metadata |= _describe_training(content, measured)
-    return metadata
+    return {_encodable(key): _encodable(value) for key, value in metadata.items()}
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="replace").decode()  # pickles may hold halves of characters, and headers may not
 
 
 def _describe_training(checkpoint: Mapping[Any, Any], measured: bool) -> dict[str, str]:
