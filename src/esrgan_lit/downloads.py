@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from esrgan_lit.files import CHUNK, digest, locked, readable_bytes
+from esrgan_lit.files import CHUNK, cache_folder, digest, locked, readable_bytes
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,8 @@ def fetch_file(
     """Return the path of a file: found in a folder, or downloaded into it; verified either way.
 
     It grows as ``NAME.partial``, which a later attempt or process goes on with, and has its name only when it is whole
-    and the right one; another one is set aside as ``NAME.rejected``. A second process waits for the first.
+    and the right one; another one is set aside as ``NAME.rejected``, and so is one of its name in this library's own
+    cache, which is fetched anew. A second process waits for the first.
 
     Args:
         files: the same at several addresses, tried in this order.
@@ -91,12 +92,22 @@ def fetch_file(
     Raises:
         FetchError: when it cannot be had, with what to do; or when a file of its name is another one.
     """
+    ours = folder.absolute().is_relative_to(cache_folder())
 
-    def found() -> Path | None:
+    def found(locked: bool = False) -> Path | None:
         for file in files:
-            if (path := folder / file.file_name).is_file():
+            if not (path := folder / file.file_name).is_file():
+                continue
+            try:
                 _verify(file, path, "Remove it to have it downloaded")
-                return path
+            except FetchError as error:
+                if not ours:
+                    raise
+                if locked:  # nobody else is at it
+                    os.replace(path, path.with_name(f"{path.name}.rejected"))
+                    log.warning("%s: damaged, set aside and fetched anew (%s)", path, error)
+                continue
+            return path
         return None
 
     if (path := found()) is not None:  # with no lock, so that the folder may be another user's
@@ -104,7 +115,7 @@ def fetch_file(
     folder.mkdir(parents=True, exist_ok=True)
     refusals = []
     with locked(folder / f".{files[0].file_name}.lock"):
-        if (path := found()) is not None:  # the process waited for has fetched it
+        if (path := found(locked=True)) is not None:  # the process waited for has fetched it
             return path
         for file in files:
             path = folder / file.file_name
@@ -146,6 +157,9 @@ def fetch_imagenet(address: str, remedy: str) -> Path:
 
 
 def _verify(file: RemoteFile, path: Path, remedy: str) -> None:
+    size = path.stat().st_size
+    if file.size is not None and _is_another_size(size, file.size):
+        raise FetchError(f"{path} has {size} bytes instead of {file.size}: it is another file. {remedy}")
     kind, _, expected = (file.checksum or "").partition(":")
     if kind in ("sha256", "md5"):
         if not (seen := digest(path, kind)).startswith(expected):
@@ -204,7 +218,8 @@ def _transfer(file: RemoteFile, partial: Path, timeout: float) -> None:
     if have:
         request.add_header("Range", f"bytes={have}-")
         if version.exists():  # a file that has changed since is then sent from the start
-            request.add_header("If-Range", version.read_text())
+            known = version.read_bytes().decode("latin-1")
+            request.add_header("If-Range", known if known.isprintable() else '"damaged"')
     try:
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
@@ -230,8 +245,8 @@ def _transfer(file: RemoteFile, partial: Path, timeout: float) -> None:
             have = 0
         length = response.headers.get("Content-Length")
         total = None if length is None else have + int(length)
-        # Tell another file, such as the page of a login, before gigabytes of it are read; 2 % for rounded sizes.
-        if total is not None and file.size is not None and abs(total - file.size) > file.size / 50:
+        # Tell another file, such as the page of a login, before gigabytes of it are read.
+        if total is not None and file.size is not None and _is_another_size(total, file.size):
             raise _UnavailableError(f"offers {total} bytes instead of {file.size}; it is another file")
         purpose = f"downloading {'and unpacking ' if file.copies > 1 else ''}{file.file_name}"
         require_space(partial.parent, file.copies * (total or file.size or 0) - have, purpose)
@@ -248,6 +263,11 @@ def _transfer(file: RemoteFile, partial: Path, timeout: float) -> None:
                 bar.update(len(chunk))
     if total is not None and _size(partial) != total:
         raise _CutError(f"the connection was cut at byte {_size(partial)} of {total}", answered=True)
+
+
+def _is_another_size(size: int, published: int) -> bool:
+    """Return whether a file is not the one of a published size, which may be rounded by 2 %."""
+    return abs(size - published) > published / 50
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:

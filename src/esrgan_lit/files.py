@@ -2,6 +2,7 @@
 
 import getpass
 import hashlib
+import json
 import logging
 import os
 import re
@@ -9,6 +10,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -72,6 +74,21 @@ def anonymous(text: str) -> str:
     except (KeyError, OSError):  # of an account without a name, as in containers
         return text
     return re.sub(rf"(?<=[/\\]){re.escape(user)}(?![\w.-])", "USER", text) if user != "root" else text
+
+
+def remember(path: Path, content: Any) -> None:
+    """Write what JSON can hold into a cache, with a checksum; :func:`recall` reads it."""
+    text = json.dumps(content)
+    write_text(path, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
+def recall(path: Path) -> Any:
+    """Return what :func:`remember` wrote, None where it is not there or damaged, so that it is made anew."""
+    try:
+        checksum, _, text = path.read_bytes().partition(b"\n")
+        return json.loads(text) if hashlib.sha256(text).hexdigest().encode() == checksum else None
+    except (OSError, ValueError):
+        return None
 
 
 def cache_folder() -> Path:

@@ -1,5 +1,6 @@
 """Packed images: packing, resuming, and everything that makes one untrustworthy."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -7,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,3 +210,45 @@ def test_what_cannot_be_packed_is_said_first(
     with pytest.raises(PackedError, match=r"needs 0\.0 GB and its disk has 0\.0 GB free; free some"):
         pack(photographs, tmp_path / "new")
     assert not (tmp_path / "new" / "pixels.bin").stat().st_size
+
+
+def sign_again(folder: Path, change: Callable[[list[list[Any]]], object]) -> None:
+    """Change the records of a manifest, and sign it and pass it off as verified."""
+    path = folder / "manifest.json"
+    images = json.loads(path.read_text())["images"]
+    change(images)
+    digest = hashlib.sha256(json.dumps(images).encode()).hexdigest()
+    path.write_text(json.dumps({"version": 1, "sha256": digest, "images": images}))
+    packed_module._stamp(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images: images[0].__setitem__(5, -3), "begins at byte -3, not 0"),
+        (lambda images: images[1].__setitem__(5, 10**15), "begins at byte 1000000000000000"),
+        (lambda images: images[1].__setitem__(3, "70"), r"an image is \["),
+        (lambda images: images[1].__setitem__(4, True), r"an image is \["),
+        (lambda images: images[2].__setitem__(3, 10**18), "was cut short"),
+        (lambda images: images[2].__setitem__(0, None), r"an image is \["),
+        (lambda images: images[0].__setitem__(0, "a\0b"), "an image of"),
+        (lambda images: images[1].pop(), r"an image is \["),
+        (lambda images: images.__setitem__(1, 3), "an image is 3"),
+        (lambda images: images.clear(), "cut short|no image"),
+    ],
+)
+def test_a_manifest_that_is_signed_again_is_not_believed(packed: Path, change, message: str) -> None:  # noqa: ANN001
+    sign_again(packed, change)
+    with pytest.raises(PackedError, match=f"(?s){packed.name}.*({message}).*pack again"):
+        PackedImages(packed)
+
+
+def test_names_that_are_no_text_are_packed(tmp_path: Path) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    with (folder / os.fsdecode(b"caf\xe9\n$x^2$.png")).open("wb") as file:
+        Image.fromarray(make_photograph(40, 40, 0)).save(file, "PNG")
+    for _ in range(2):  # packed, and opened again
+        packed = pack(check_images(list_images([folder], "FOLDER"), "refuse"), tmp_path / "store")
+        [image] = packed.images()
+        assert os.fsencode(image.path.name) == b"caf\xe9\n$x^2$.png"

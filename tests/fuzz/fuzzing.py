@@ -36,10 +36,12 @@ class Case(NamedTuple):
 
 def kinds() -> dict[str, Kind]:
     """Return all kinds of hostile files."""
+    from hostile_caches import CACHES, JOURNALS
+    from hostile_data import ARCHIVES, PACKED
     from hostile_pictures import PICTURES
     from hostile_weights import METRICS, WEIGHTS
 
-    return {kind.name: kind for kind in (PICTURES, WEIGHTS, METRICS)}
+    return {kind.name: kind for kind in (PICTURES, WEIGHTS, METRICS, PACKED, ARCHIVES, CACHES, JOURNALS)}
 
 
 def try_case(case: Case, folder: Path, keep: bool = False) -> Verdict:
@@ -91,6 +93,7 @@ def run_apart(cases: Sequence[Case], cache: Path) -> Iterator[tuple[Case, Verdic
 
 def _work(answers: Connection, cases: Sequence[Case], cache: Path) -> None:
     os.environ["XDG_CACHE_HOME"] = str(cache / "user")
+    shutil.rmtree(cache / "user", ignore_errors=True)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     for case in cases:
         answers.send(try_case(case, cache / "case"))

@@ -6,6 +6,7 @@ the set's name at the end.
 """
 
 import difflib
+import errno
 import functools
 import hashlib
 import logging
@@ -13,7 +14,6 @@ import os
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
@@ -26,6 +26,10 @@ from esrgan_lit.downloads import FetchError, explain_full_disk, fetch_file, requ
 from esrgan_lit.files import CHUNK, digest, locked
 from esrgan_lit.images.listing import SUFFIXES
 
+_MOST_EXPANSION = 20  # times an archive's size: photographs are compressed already, and uncompressed ones halve
+_MOST_MEMBERS = 50  # files for each image: some archives hold low resolution, segmentations and other sets beside them
+# Errors that are not the archive's fault.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE)
 log = logging.getLogger(__name__)
 
 
@@ -139,9 +143,12 @@ def _lay_out(dataset: Dataset, archive: Archive, path: Path, folder: Path, remed
     try:
         with explain_full_disk(f"{path} is whole and is kept"):
             try:
-                _unpack(archive, path, unpacked, remedy)
-            except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-                raise _WrongFileError(f"{path} is broken ({error}). {remedy}") from error
+                _unpack(dataset, archive, path, unpacked, remedy)
+            except Exception as error:  # zipfile, tarfile and the decompressors beneath raise a dozen kinds
+                if isinstance(error, FetchError) or (isinstance(error, OSError) and error.errno in _OF_THE_DISK):
+                    raise
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                raise _WrongFileError(f"{path} is broken ({reason}). {remedy}") from error
         found = count_images(unpacked)
         if archive.checksum is None and found != dataset.images:
             raise _WrongFileError(f"{path} holds {found} images, the data set has {dataset.images}. {remedy}")
@@ -177,27 +184,42 @@ class _Member(NamedTuple):
     open: Callable[[], IO[bytes] | None]
 
 
-def _unpack(archive: Archive, path: Path, folder: Path, remedy: str) -> None:
+def _unpack(dataset: Dataset, archive: Archive, path: Path, folder: Path, remedy: str) -> None:
     """Write the archive's images into a folder, and nothing but images: no links, devices or hidden files."""
     with _members(path) as members:
-        for member in members:
+        images: dict[str, _Member] = {}
+        seen = size = 0
+        for member in members:  # one by one: of a bomb no more is looked at than shows that it is one
+            seen, size = seen + 1, size + max(0, member.size)
+            if size > _MOST_EXPANSION * max(path.stat().st_size, archive.size or 0):
+                raise _WrongFileError(
+                    f"{path} would unpack to more than {_MOST_EXPANSION} times its size, as no photographs do; nothing "
+                    f"is unpacked. {remedy}"
+                )
+            if seen > _MOST_MEMBERS * dataset.images:
+                raise _WrongFileError(
+                    f"{path} holds more than {seen - 1} files where the data set has {dataset.images} images; nothing "
+                    f"is unpacked. {remedy}"
+                )
             if member.path.anchor or ".." in member.path.parts:
                 raise _WrongFileError(
-                    f"{path} would write {member.path}, which is outside the folder; nothing is unpacked. {remedy}"
+                    f"{path} would write {str(member.path)!r}, which is outside the folder; nothing is unpacked. "
+                    f"{remedy}"
                 )
-        images = [
-            member
-            for member in members
-            if member.path.is_relative_to(archive.inside)
-            and member.path.suffix.lower() in SUFFIXES
-            and not any(part.startswith((".", "__MACOSX")) for part in member.path.parts)
-        ]
+            if (
+                member.path.is_relative_to(archive.inside)
+                and member.path.suffix.lower() in SUFFIXES
+                and not any(part.startswith((".", "__MACOSX")) for part in member.path.parts)
+            ):
+                if str(member.path) in images:
+                    raise _WrongFileError(f"{path} holds {str(member.path)!r} twice; nothing is unpacked. {remedy}")
+                images[str(member.path)] = member
         if not images:
             raise _WrongFileError(f"{path} holds no images in {archive.inside or 'any folder'}. {remedy}")
-        size = sum(member.size for member in images)
+        size = sum(member.size for member in images.values())
         require_space(folder, size, f"unpacking {path.name}")
         with tqdm(desc=f"unpacking {path.name}", total=size, unit="B", unit_scale=True) as bar:
-            for member in images:
+            for member in images.values():
                 target = folder.joinpath(*member.path.relative_to(archive.inside).parts)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = member.open()
@@ -208,19 +230,19 @@ def _unpack(archive: Archive, path: Path, folder: Path, remedy: str) -> None:
 
 
 @contextmanager
-def _members(path: Path) -> Iterator[list[_Member]]:
-    """Return the regular files of a ZIP or tar archive. Links are left out, so that nothing is written through one."""
+def _members(path: Path) -> Iterator[Iterator[_Member]]:
+    """Give the regular files of a ZIP or tar archive. Links are left out, so that nothing is written through one."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as file:
-            yield [
+            yield (
                 _Member(PureWindowsPath(info.filename), info.file_size, functools.partial(file.open, info))
                 for info in file.infolist()
                 if not info.is_dir()
-            ]
+            )
     else:
         with tarfile.open(path) as file:
-            yield [
+            yield (
                 _Member(PureWindowsPath(info.name), info.size, functools.partial(file.extractfile, info))
-                for info in file.getmembers()
+                for info in file
                 if info.isreg()
-            ]
+            )

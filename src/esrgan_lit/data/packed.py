@@ -231,11 +231,11 @@ def _resume(folder: Path, photographs: Sequence[Photograph]) -> list[Record]:
     lines, written = [], 0
     with suppress(OSError):
         written = (folder / PIXELS).stat().st_size
-        lines = (folder / PROGRESS).read_text().splitlines()
+        lines = (folder / PROGRESS).read_bytes().splitlines()
     for line, photo in zip(lines, photographs, strict=False):
         try:
-            record = Record(*json.loads(line))
-        except (ValueError, TypeError):  # the line that was being written
+            record = _parse(json.loads(line), records[-1].end if records else 0)
+        except (ValueError, RecursionError):  # the line that was being written
             break
         if record[:3] != _origin(photo.path) or record.end > written:
             break
@@ -251,21 +251,44 @@ def _read_manifest(folder: Path) -> list[Record]:
     if not path.is_file():
         raise PackedError(f"packed folder {folder} is half made; give the same `esrgan-data pack` command again")
     try:
-        manifest = json.loads(path.read_text())
-        version, digest = manifest["version"], manifest["sha256"]
-        records = [Record(*fields) for fields in manifest["images"]] if version == VERSION else []
-    except (ValueError, TypeError, KeyError) as error:
+        manifest = json.loads(path.read_bytes())
+        version, digest, given = manifest["version"], manifest["sha256"], manifest["images"]
+        edited = version == VERSION and digest != _digest(given)
+        records: list[Record] = []
+        for fields in given if version == VERSION and not edited else ():
+            records.append(_parse(fields, records[-1].end if records else 0))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise PackedError(
-            f"manifest of packed folder {folder} cannot be read ({error}); delete it and pack again"
+            f"manifest of packed folder {folder} cannot be read ({reason}); delete it and pack again"
         ) from error
     if version != VERSION:
-        raise PackedError(f"packed folder {folder} has version {version}, not {VERSION}; delete it and pack again")
-    if digest != _digest(records):
+        raise PackedError(
+            f"packed folder {folder} has version {version!r:.20}, not {VERSION}; delete it and pack again"
+        )
+    if edited:
         raise PackedError(f"manifest of packed folder {folder} was edited; copy it again, or delete it and pack again")
+    if not records:
+        raise PackedError(f"packed folder {folder} holds no image; delete it and pack again")
     return records
 
 
-def _digest(records: Sequence[Record]) -> str:
+def _parse(fields: Any, start: int) -> Record:
+    """Return a record of JSON whose pixels begin at ``start``: a checksum over a lie is right all the same.
+
+    Raises:
+        ValueError: for another type or size than :func:`_write` gives.
+    """
+    kinds = (str, int, int, int, int, int, str, str)
+    if not isinstance(fields, list) or [type(field) for field in fields] != list(kinds):
+        raise ValueError(f"an image is {fields!s:.80}")
+    record = Record(*fields)
+    if "\0" in record.source or min(record.height, record.width) < 1 or record.offset != start:
+        raise ValueError(f"an image of {record.width}×{record.height} begins at byte {record.offset}, not {start}")
+    return record
+
+
+def _digest(records: Any) -> str:
     return hashlib.sha256(json.dumps(records).encode()).hexdigest()
 
 

@@ -1,7 +1,6 @@
 """Photographs that training can read, and what is wrong with the others."""
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from tqdm import tqdm
 
-from esrgan_lit.files import cache_folder, write_text
+from esrgan_lit.files import cache_folder, recall, remember
 from esrgan_lit.images.reading import read_image
 
 FaultPolicy = Literal["skip", "refuse"]
@@ -106,10 +105,7 @@ def sort_out(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
         The photographs that decode, and a line for each file that does not.
     """
     remembered_in = _cache_file(paths)
-    try:
-        remembered: dict[str, list[int]] = json.loads(remembered_in.read_text())
-    except (OSError, ValueError):
-        remembered = {}
+    remembered: dict[str, list[int]] = recall(remembered_in) or {}
 
     def decode(path: Path) -> tuple[str, list[int]] | str:
         status = path.stat()
@@ -133,7 +129,7 @@ def sort_out(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
                 photographs.append(Photograph(path, *size))
     if verdicts.keys() - remembered.keys():
         try:
-            write_text(remembered_in, json.dumps(verdicts))
+            remember(remembered_in, verdicts)
         except OSError as error:  # a convenience only: a read-only home or a full disk must not stop a training
             log.info("the verdicts on the images are not remembered: %s", error)
     return photographs, broken

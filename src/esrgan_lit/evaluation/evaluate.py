@@ -1,7 +1,6 @@
 """Run methods on test sets and score them. What was computed once, by any process, is remembered and not done again."""
 
 import hashlib
-import json
 import logging
 import math
 import os
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from esrgan_lit.evaluation.methods import Method, OutputError, digest_image
 from esrgan_lit.evaluation.test_sets import Case, Images, TestSet, fit
-from esrgan_lit.files import write_text
+from esrgan_lit.files import recall, remember
 from esrgan_lit.images.levels import to_batch
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.images.writing import save_image
@@ -89,12 +88,21 @@ def _outputs(
     for method in methods:
         path = cache / "outputs" / f"{_key(CACHE_VERSION, method.fingerprint, low_res)}.png"
         try:
-            if not path.is_file():
+            if not _is_whole(path):
                 save_image(method.enlarge(images.low_res), path)
             yield method.name, path
         except RuntimeError as error:  # NaN, or out of memory
             yield method.name, OutputError(str(error).splitlines()[0])
     yield from case.finished.items()
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a remembered output is there and not damaged."""
+    try:
+        read_image(path)
+    except OSError:
+        return False
+    return True
 
 
 def _score(
@@ -124,16 +132,13 @@ def _score(
 def _remembered_scores(output: np.ndarray, images: Images, metrics: Sequence[Metric], cache: Path) -> dict[str, float]:
     key = _key(CACHE_VERSION, *map(digest_image, (output, images.high_res, images.low_res)))
     path = cache / "scores" / f"{key}.json"
-    try:
-        known: dict[str, float] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        known = {}
+    known: dict[str, float] = recall(path) or {}
     names = {metric.name: f"{metric.name}: {metric.protocol} {metric.fingerprint}".strip() for metric in metrics}
     missing = [metric for metric in metrics if names[metric.name] not in known]
     if missing:
         tensors = [to_batch(image) for image in (output, images.high_res, images.low_res)]
         known |= {names[metric.name]: float(metric(*tensors)) for metric in missing}
-        write_text(path, json.dumps(known))
+        remember(path, known)
     return {metric.name: known[names[metric.name]] for metric in metrics}
 
 

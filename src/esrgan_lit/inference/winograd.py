@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
 
-from esrgan_lit.files import atomic_write, cache_folder
+from esrgan_lit.files import cache_folder, digest
 from esrgan_lit.inference.memory import needs_of
 from esrgan_lit.inference.tracing import Computed, Convolution, Features, Shuffled, Trace, take_down
 from esrgan_lit.networks.generator import Generator
@@ -238,11 +239,8 @@ def library() -> ctypes.CDLL:
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     command = [*compiler.split(), "-std=c++17", "-O3", native, "-shared", "-fPIC", "-pthread"]
     key = hashlib.sha256(_SOURCE.read_bytes() + "\n".join([*command, _processor()]).encode()).hexdigest()[:16]
-    path = cache_folder() / f"winograd-{key}.so"
     try:
-        if not path.exists():
-            with atomic_write(path) as made:
-                subprocess.run([*command, "-o", made, _SOURCE], check=True, capture_output=True, text=True)
+        path = next(filter(_is_whole, cache_folder().glob(f"winograd-{key}-*.so")), None) or _compile(command, key)
         loaded = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         said = "\n".join(error.stderr.strip().splitlines()[:5])
@@ -251,6 +249,25 @@ def library() -> ctypes.CDLL:
         raise ValueError(f"engine winograd cannot be compiled: {error}; use --engine torch") from error
     loaded.transformed_floats.restype = ctypes.c_int64
     return loaded
+
+
+def _compile(command: Sequence[str], key: str) -> Path:
+    """Compile winograd.cpp into the cache; return the file, ``winograd-KEY-CHECKSUM.so``."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+        made = Path(folder) / "winograd.so"
+        subprocess.run([*command, "-o", made, _SOURCE], check=True, capture_output=True, text=True)
+        path = cache_folder() / f"winograd-{key}-{digest(made)[:16]}.so"
+        os.replace(made, path)
+    return path
+
+
+def _is_whole(library: Path) -> bool:
+    """Return whether a compiled library is what its name says; a damaged one would end the process that loads it."""
+    whole = library.stem.endswith(digest(library)[:16])
+    if not whole:
+        library.unlink(missing_ok=True)
+    return whole
 
 
 def available() -> bool:

@@ -1,0 +1,76 @@
+"""A few hundred hostile files of every kind; `make fuzz` tries thousands."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from esrgan_lit.inference import winograd
+from fuzzing import Case, kinds, plan, table, try_case
+from judging import Verdict, judge
+
+CASES = {"packed folders": 90, "archives": 90, "caches": 48, "journals": 40}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for cases, and caches of their own."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "user"))
+        for name in ("CXX", "no_proxy"):  # which consumers set
+            patch.setenv(name, os.environ.get(name, ""))
+            if not os.environ[name]:
+                patch.delenv(name)
+        yield folder / "case"
+    winograd.library.cache_clear()
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_hostile_files_are_processed_or_refused_clearly(kind: str, folder: Path) -> None:
+    verdicts = [(case, try_case(case, folder)) for case in plan(CASES[kind], seed=0, kind=kind)]
+    print(table(verdicts))
+    faults = [f"{case}\n{verdict.why}" for case, verdict in verdicts if verdict.kind == "fault"]
+    assert not faults, "\n\n".join(faults[:5])
+    for consumer in kinds()[kind].consumers:
+        tried = [verdict.kind for case, verdict in verdicts if case.consumer == consumer]
+        assert len(tried) >= 7, f"{consumer} was hardly tried"
+
+
+def test_a_case_is_made_again_from_its_number(folder: Path) -> None:
+    case = Case("archives", "esrgan-data fetch", 22, 1)
+    made = []
+    for _ in range(2):
+        try_case(case, folder, keep=True)
+        [archive] = (folder / "given").glob("hostile.*")
+        made.append(archive.read_bytes())
+    assert made[0] == made[1]
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("consume", "kind", "why"),
+    [
+        (lambda path: None, "processed", ""),
+        (lambda path: _raise(ValueError(f"{path} is cut; copy it again")), "refused", "copy it again"),
+        (lambda path: _raise(SystemExit(f"esrgan-upscale: {path} is cut")), "refused", "is cut"),
+        (lambda path: _raise(ValueError("it is cut")), "fault", "names no file"),
+        (lambda path: _raise(SystemExit(1)), "fault", "without a message"),
+        (lambda path: _raise(ValueError(f"{path}\n" * 9)), "fault", "9 lines"),
+        (lambda path: _raise(TypeError(f"{path}")), "fault", "TypeError"),
+        (lambda path: _raise(AssertionError("left behind")), "fault", "left behind"),
+        (lambda path: bytearray(3 * 10**8).find(1), "fault", "takes"),
+        (lambda path: exec("while True: pass"), "fault", "hangs"),
+    ],
+)
+def test_the_judge(consume, kind: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    monkeypatch.setattr("judging.SECONDS", 0.5)
+    monkeypatch.setattr("judging.MEGABYTES", 200)
+    verdict = judge(consume, tmp_path / "hostile.png")
+    assert isinstance(verdict, Verdict)
+    assert verdict.kind == kind
+    assert why in verdict.why
