@@ -219,7 +219,7 @@ def _transfer(file: RemoteFile, partial: Path, timeout: float) -> None:
         request.add_header("Range", f"bytes={have}-")
         if version.exists():  # a file that has changed since is then sent from the start
             known = version.read_bytes().decode("latin-1")
-            request.add_header("If-Range", known if known.isprintable() else '"damaged"')
+            request.add_header("If-Range", known if known.isprintable() and len(known) < 200 else '"damaged"')
     try:
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:

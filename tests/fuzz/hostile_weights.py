@@ -334,7 +334,8 @@ def _resume(path: Path) -> None:
     folder = path.parents[1] / "checkpoints"
     folder.mkdir()
     good, bad = folder / "good.ckpt", folder / "last.ckpt"
-    torch.save({"state_dict": {}, "optimizer_states": [], "loops": {}}, good)
+    parts = {"state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}, "global_step": 1}
+    torch.save(parts, good)
     bad.write_bytes(path.read_bytes())
     found = find_checkpoint(folder)
     assert found in (good, bad), f"found {found}"

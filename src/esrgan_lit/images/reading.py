@@ -93,9 +93,11 @@ def size_of(path: Path) -> tuple[int, int]:
 
 def _probe(path: Path) -> Header:
     try:
-        return _format_of(path).probe(path)
+        header = _format_of(path).probe(path)
     except Exception:  # said when it is read
         return Header(0, 0)
+    whole = all(isinstance(side, int) and side >= 0 for side in (header.height, header.width))
+    return header if whole else Header(0, 0)  # a TIFF file may give a list of widths
 
 
 def _format_of(path: Path) -> _Format:
