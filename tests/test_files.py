@@ -1,6 +1,7 @@
 """Files are whole or absent, under any name that the disk takes."""
 
 import hashlib
+import resource
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,19 @@ def test_checksums_are_hashlibs(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
     assert digest(tmp_path / "a") == hashlib.sha256(content).hexdigest()
     assert digest(tmp_path / "a", "md5") == hashlib.md5(content).hexdigest()
+
+
+def test_errors_of_the_disk_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "named.bin"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*named\.bin'"), atomic_write(path) as unfinished:
+            unfinished.write_bytes(bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: '.*named\.bin'$"), atomic_write(path):
+        pass  # nothing is written
+    with pytest.raises(FileNotFoundError, match=r"'another'"), atomic_write(path):
+        open("another")  # noqa: PTH123, SIM115
+    assert list(tmp_path.iterdir()) == []

@@ -27,12 +27,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Several processes and threads may write the same path; the last one's stays. The file's own name is hidden and
     short, so that any name that the disk takes can be written; its suffix is that of ``path``, which names the format.
+    An error of the disk names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{_hidden(path)}-{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield unfinished
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(unfinished), unfinished):
+            error.filename = str(path)  # a full disk names none, and nobody knows the other
+            if error.filename2 is not None:
+                del error.filename2
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
