@@ -22,6 +22,7 @@ from esrgan_lit.reports.evaluation import SetReport
 from esrgan_lit.reports.evaluation_page import draw_plane, view, write_evaluation
 from esrgan_lit.reports.training import write_report
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]  # one browser and one set of pages for all
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 OPTIONS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]

@@ -26,6 +26,7 @@ from esrgan_lit.reports.evaluation_page import draw_plane, view, write_evaluatio
 from esrgan_lit.reports.tables import Column, Table
 from esrgan_lit.reports.training import write_report
 
+pytestmark = pytest.mark.xdist_group("pages")  # which are made once
 SCRIPT = "<!--<script>document.title='hacked'<"  # as much as a file name can hold: a slash it cannot
 NAMES = ["{{data}} {% x", SCRIPT, "<img src=x onerror=document.title='hacked'>", "a\"b'c&amp;", "two\nlines"]
 NAMES += ["$x^$ $", "a|b`c` *d*", "=1+1", "caf\udce9", "a%20b#c?d"]
@@ -169,11 +170,22 @@ def test_a_report_survives_what_a_run_never_wrote(tmp_path: Path) -> None:
     (run / "checkpoints" / "folder.ckpt").mkdir()
     (run / "panels" / "step_0000001_x.png").write_bytes(b"GIF89a")
     (run / "panels" / "step_0000002_y.png").mkdir()
+    (run / "panels" / "step_0000003_z.png").symlink_to("nowhere")
+    (run / "checkpoints" / "link.ckpt").symlink_to("nowhere")
+    odd = [
+        f"{step},{value},,1\n"
+        for step, value in (("²", 1), ("9" * 400, 1), (-3, 1), (5, "1e308"), (6, "-1e308"), (7, "x"))
+    ]
+    log = run / "csv" / "version_2" / "metrics.csv"
+    log.parent.mkdir()
+    log.write_text("step,val/psnr_y,,y\n" + "".join(odd) * 300 + "9," + "1" * 200_000 + "\n0,\0,1\n")
+    (run / "csv" / "version_²").mkdir()
+    (run / "csv" / "version_²" / "metrics.csv").write_text("step,a\n1,2\n")
     (run / "train.log").write_bytes(b"[WARNING] \xff\xfe <script>\n")
     (path,) = write_report([run], run)
     page = assert_stands_alone(path)
     check_markup(page)
-    assert page.count("unreadable") == 4
+    assert page.count("unreadable") == 5
     assert "HOME" in page
     assert str(Path.home()) not in page
     assert not list(tmp_path.rglob("ran"))

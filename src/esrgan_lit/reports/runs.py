@@ -17,6 +17,7 @@ FAILURE = "failure.txt"  # why a job of a sweep failed, in its folder
 BESIDE = ("rank", "_bounded", "_without_ema")  # ends of validation figures that say nothing new of the network
 # What is logged beside the loss terms, so that a term of anybody's is known as one.
 WATCHED = ("logit", "logit_gap", "accuracy", "color_shift", "colour_shift", "gradient_norm", "skipped_steps")
+_STEP = r"\d{1,15}"  # more iterations no training has
 FIRST = ("pixel", "perceptual", "adversarial", "discriminator")  # of the terms, in this order
 
 
@@ -79,7 +80,7 @@ class Run:
         """Return the image panels: iteration → name of the image → file."""
         panels: dict[int, dict[str, Path]] = {}
         for path in sorted((self.folder / "panels").glob("step_*.png")):
-            if found := re.fullmatch(r"step_(\d+)_(.+)", path.stem):
+            if found := path.is_file() and re.fullmatch(r"step_(\d+)_(.+)", path.stem, re.DOTALL):
                 panels.setdefault(int(found[1]), {})[found[2]] = path
         return panels
 
@@ -104,7 +105,7 @@ class Run:
     def state(self) -> str:
         """Return ``complete``, ``failed`` or ``unfinished``, which may mean that it is running, and how far it came."""
         planned = self.settings.get("trainer.max_steps", "")
-        if not planned.isdigit() or self.iterations < int(planned):
+        if not planned.isdecimal() or self.iterations < int(planned):
             word = "failed" if self.failure else "unfinished"
             return f"{word}, {self.iterations} of {planned or '?'}"
         return "failed" if self.failure else "complete"
@@ -172,7 +173,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 def logs_in(folder: Path) -> list[Path]:
     """Return the CSV logs of a run, one for each time it was started, in that order."""
-    logs = [log for log in folder.glob("csv/version_*/metrics.csv") if log.parent.name[8:].isdigit()]
+    logs = [log for log in folder.glob("csv/version_*/metrics.csv") if log.parent.name[8:].isdecimal()]
     return sorted(logs, key=lambda log: int(log.parent.name[8:]))
 
 
@@ -184,7 +185,7 @@ def read_curves(logs: Sequence[Path]) -> dict[str, list[tuple[int, float]]]:
     """
     curves: dict[str, list[tuple[int, float]]] = {}
     for log in logs:
-        rows = [row for row in csv.DictReader(_read_text(log).splitlines()) if (row.get("step") or "").isdigit()]
+        rows = [row for row in _read_rows(log) if re.fullmatch(_STEP, row.get("step") or "", re.ASCII)]
         start = min((int(row["step"]) for row in rows), default=math.inf)
         curves = {name: [point for point in points if point[0] < start] for name, points in curves.items()}
         for row in rows:
@@ -193,6 +194,15 @@ def read_curves(logs: Sequence[Path]) -> dict[str, list[tuple[int, float]]]:
                     with suppress(ValueError):
                         curves.setdefault(name, []).append((int(row["step"]), float(value)))
     return curves
+
+
+def _read_rows(log: Path) -> list[dict[str, str]]:
+    """Return the rows of a log, as far as it is one."""
+    rows = []
+    with suppress(csv.Error):  # such as of a field of megabytes
+        for row in csv.DictReader(_read_text(log).splitlines()):
+            rows.append(row)
+    return rows
 
 
 def loss_terms(curves: Iterable[str]) -> list[str]:
@@ -219,7 +229,7 @@ def _describe_checkpoint(path: Path) -> Checkpoint:
         iteration = int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     except Exception:  # whatever the file holds: lists, foreign objects, nothing
         iteration = None
-    return Checkpoint(path.name, path.stat().st_size, iteration)
+    return Checkpoint(path.name, path.stat().st_size if path.exists() else 0, iteration)  # a link may lead nowhere
 
 
 def _read_yaml(path: Path) -> object:

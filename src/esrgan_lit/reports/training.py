@@ -113,8 +113,8 @@ def _embed(runs: Sequence[Run], limit: float, last_only: bool) -> tuple[list[dic
             for name, path in run.panels[step].items():
                 try:
                     panels.setdefault(step, {})[name] = image_address(read_image(path), False)
-                except OSError as error:
-                    log.warning("a panel is left out: %s", error)
+                except Exception as error:  # of whatever kind: it is one picture
+                    log.warning("the panel %s is left out: %s", path, error)
         embedded.append(panels)
     left_out = sum(map(len, wanted)) - sum(map(len, kept))
     remark = "Of each job the panels of the last validation are shown. " if last_only else ""
