@@ -327,3 +327,37 @@ def test_iptc_is_found_where_it_is() -> None:
     assert iptc_in(other + photoshop_block(IPTC).removeprefix(b"Photoshop 3.0\0")) == IPTC
     for damaged in (b"", b"8BIM", b"8BIM\x04\x04\x00\x00\xff\xff\xff\xff", other, b"Photoshop 3.0\0" + bytes(40)):
         assert iptc_in(damaged) is None
+
+
+def test_metadata_of_other_formats(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image, exif = Image.fromarray(PHOTOGRAPH), Image.Exif()
+    exif[0x010F] = "Maker"
+    block = exif.tobytes()
+    image.save(tmp_path / "a.avif", exif=block, xmp=XMP, icc_profile=SRGB)
+    plugin = pytest.importorskip("pillow_jxl.JpegXLImagePlugin")
+    for name, deflated in (("a.jxl", False), ("b.jxl", True)):
+        image.save(tmp_path / name, exif=block, xmp=XMP, lossless=True, compress_metadata=deflated)
+    heif = pytest.importorskip("pillow_heif").from_pillow(image)
+    heif.info.update({"exif": block, "icc_profile": SRGB, "icc_profile_type": "prof"})
+    heif.save(tmp_path / "a.heic")
+    for name in ("a.avif", "a.jxl", "b.jxl", "a.heic"):
+        picture = read_picture(tmp_path / name)
+        assert picture.exif
+        assert picture.exif.main[0x010F].data == b"Maker\0"
+        expected = SRGB
+        if "jxl" in name:
+            with plugin.JXLImageFile(tmp_path / name) as opened:
+                expected = opened.info["icc_profile"]
+        assert picture.profile == expected
+        assert (picture.xmp is None) == ("heic" in name)
+    assert not caplog.text
+    damaged = bytearray((tmp_path / "a.avif").read_bytes())
+    at = damaged.find(b"MM\0*")
+    damaged[at : at + 4] = b"XXXX"
+    (tmp_path / "b.avif").write_bytes(damaged)
+    np.testing.assert_array_equal(read_picture(tmp_path / "b.avif").pixels, read_picture(tmp_path / "a.avif").pixels)
+    assert caplog.messages == [f"{tmp_path / 'b.avif'}: left out: EXIF (damaged)"]
+    size = struct.pack(">hbbHHHH", 474, 0, 2, 3, 8, 6, 3).ljust(512, b"\0")
+    (tmp_path / "deep.sgi").write_bytes(size + bytes(3 * 6 * 8 * 2))
+    read_picture(tmp_path / "deep.sgi")
+    assert "deep.sgi: it has 16 bits a sample, of which this format's reader takes 8" in caplog.text

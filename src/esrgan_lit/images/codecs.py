@@ -1,6 +1,7 @@
 """Formats that Pillow lacks, or of which it takes 8 bits: AVIF and JPEG 2000 with more, HEIC, JPEG XL, JPEG XR."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
 _JPEG_2000, _JPEG_2000_STREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _JPEG_XR = b"II\xbc\x01"
+_MOST_INFLATED = 2**24
 _EXIF_UUID, _XMP_UUID = b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
 
@@ -33,8 +35,10 @@ def kind_of(start: bytes) -> str | None:
 def probe(path: Path) -> Header:
     """Return what a file says of itself."""
     kind = _kind_at(path)
-    if kind in ("AVIF", "JPEG 2000"):
+    if kind == "JPEG 2000":
         return pillow.probe(path)
+    if kind == "AVIF":
+        return pillow.probe_file(io.BytesIO(_openable_avif(path.read_bytes())[0]))
     if kind == "HEIF":
         images = _open_heif(path)
         return Header(images.size[1], images.size[0], frames=len(images))
@@ -86,14 +90,13 @@ def _decoded(
 
 
 def _read_avif(path: Path, data: bytes, frame: int | None) -> Decoded:
-    """Decode AVIF: by Pillow, which does not look at its 10 or 12 bits, and cannot open it with damaged EXIF."""
+    """Decode AVIF: by Pillow, which does not look at its 10 or 12 bits."""
     configuration = data[max(0, data.find(b"av1C")) :][4:8]  # its third byte: profile, bits, monochrome …
     depth = configuration[2] if len(configuration) > 2 else 0
     bits = (12 if depth & 0x20 else 10) if depth & 0x40 else 8
-    try:
-        decoded = pillow.read(path, frame)
-    except Exception as error:
-        decoded = _avif_without_exif(data, frame, bits, error)
+    data, faults = _openable_avif(data)
+    decoded = pillow.read_file(io.BytesIO(data), frame)
+    decoded = decoded._replace(faults=decoded.faults + faults)
     if bits == 8:
         return decoded
     import imagecodecs
@@ -103,17 +106,13 @@ def _read_avif(path: Path, data: bytes, frame: int | None) -> Decoded:
     return decoded._replace(picture=decoded.picture._replace(pixels=from_samples(samples, 2**bits - 1)), bits=bits)
 
 
-def _avif_without_exif(data: bytes, frame: int | None, bits: int, error: Exception) -> Decoded:
-    import imagecodecs
-
+def _openable_avif(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Return AVIF that can be opened, and what is left out for it: damaged EXIF, at which libavif and Pillow end."""
     try:
-        samples = imagecodecs.avif_decode(data, index=frame or 0)
+        with pillow.open_image(io.BytesIO(data)):
+            return data, ()
     except Exception:
-        raise error from None
-    turned = data.find(b"irot")  # anticlockwise, in quarters
-    orientation = (1, 8, 3, 6)[data[turned + 4] & 3] if 0 <= turned < len(data) - 4 else 1
-    decoded = _decoded(samples, bits, faults=("what is beside its pixels (damaged)",))
-    return decoded._replace(orientation=orientation)
+        return data.replace(b"Exif", b"skip", 1), ("EXIF (damaged)",)  # an item of a kind that nobody knows
 
 
 def _read_jpeg_2000(path: Path, data: bytes, frame: int | None) -> Decoded:
@@ -152,25 +151,37 @@ def _read_jpeg_xl(path: Path, data: bytes, frame: int | None) -> Decoded:
     check_room(facts.height, facts.width, 8)
     frames = _jpeg_xl_frames(data)
     number, notes = chosen_frame(len(frames), frame)
-    exif, xmp = b"", None
-    for kind, content in jpeg_xl.boxes(data) if data.startswith(jpeg_xl.SIGNATURES[1]) else ():
-        if kind == b"brob":
-            import imagecodecs
-
-            kind, content = content[:4], bytes(imagecodecs.brotli_decode(content[4:]))
+    exif, xmp, profile, faults = b"", None, None, []
+    for kind, content in _jpeg_xl_boxes(data, faults):
         if kind == b"Exif":
-            exif = content[4 + int.from_bytes(content[:4]) :]
+            offset = 4 + int.from_bytes(content[:4])
+            exif = content[offset:] if content[:4] not in (b"II*\0", b"MM\0*") else content
         elif kind == b"xml ":
             xmp = content
     try:
         from pillow_jxl.JpegXLImagePlugin import JXLImageFile
-    except ImportError:
-        profile = None
-        faults = ("color profile, if it has one (pip install 'esrgan_lit[formats]' reads it)",)
-    else:
+
         with JXLImageFile(io.BytesIO(data)) as image:
-            profile, faults = image.info.get("icc_profile"), ()
-    return _decoded(frames[number], facts.bits, profile, exif, xmp, notes, faults)
+            profile = image.info.get("icc_profile")
+    except ImportError:
+        faults.append("color profile, if it has one (pip install 'esrgan_lit[formats]' reads it)")
+    except Exception:
+        faults.append("color profile (damaged)")
+    return _decoded(frames[number], facts.bits, profile, exif, xmp, notes, tuple(faults))
+
+
+def _jpeg_xl_boxes(data: bytes, faults: list[str]) -> Iterator[tuple[bytes, bytes]]:
+    """Give the boxes of a file, those inflated that are deflated by Brotli."""
+    for kind, content in jpeg_xl.boxes(data) if data.startswith(jpeg_xl.SIGNATURES[1]) else ():
+        if kind != b"brob":
+            yield kind, content
+            continue
+        import imagecodecs
+
+        try:
+            yield content[:4], bytes(imagecodecs.brotli_decode(content[4:], out=_MOST_INFLATED))
+        except Exception:
+            faults.append(f"box {content[:4].decode('latin-1').strip()} (damaged)")
 
 
 def _jpeg_xl_frames(data: bytes) -> np.ndarray:

@@ -75,6 +75,8 @@ def oriented(exif: Exif | None, faults: list[str]) -> tuple[Exif | None, int, tu
         x, y = exif.ratio(X_RESOLUTION), exif.ratio(Y_RESOLUTION)
         unit = exif.integer(RESOLUTION_UNIT) if RESOLUTION_UNIT in exif.main else 2
         dpi = resolution(x or y, y or x, {1: 0, 2: 1, 3: 2.54}.get(-1 if unit is None else unit), faults)
+    elif RESOLUTION_UNIT in exif.main and exif.integer(RESOLUTION_UNIT) not in (1, 2, 3):
+        faults.append("resolution's unit (no number from 1 to 3)")
     for tag in ELSEWHERE & exif.main.keys():
         del exif.main[tag]
     return exif or None, orientation if 1 <= orientation <= 8 else 1, dpi

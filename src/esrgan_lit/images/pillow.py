@@ -42,14 +42,26 @@ _ONE_PICTURE = ("PSD", "ICO", "ICNS", "CUR")  # layers or sizes of one
 
 def probe(path: Path) -> Header:
     """Return what a file says of itself."""
-    with path.open("rb") as file, open_image(file) as image:
+    with path.open("rb") as file:
+        return probe_file(file)
+
+
+def probe_file(file: BinaryIO) -> Header:
+    """Return what an open file says of itself."""
+    with open_image(file) as image:
         orientation = oriented(parse_exif(image.info.get("exif") or b"", []), [])[1]
         return Header(image.height, image.width, orientation, _frames(image))
 
 
 def read(path: Path, frame: int | None = None) -> Decoded:
     """Decode a file, or one of its frames."""
-    with path.open("rb") as file, open_image(file) as image:
+    with path.open("rb") as file:
+        return read_file(file, frame)
+
+
+def read_file(file: BinaryIO, frame: int | None = None) -> Decoded:
+    """Decode an open file, or one of its frames."""
+    with open_image(file) as image:
         number, notes = chosen_frame(_frames(image), frame, image.format in _PAGES)
         if number:
             image.seek(number)
@@ -58,8 +70,8 @@ def read(path: Path, frame: int | None = None) -> Decoded:
             raise ValueError(
                 "its samples are physical values of unknown range; save it as PNG or TIFF with 8 or 16 bits"
             )
-        stored = [str(tile.args) for tile in image.tile]
-        deep = image.mode[0] != "I" and any(";16" in each for each in stored)
+        stored = [f"{tile.codec_name} {tile.args}" for tile in image.tile]
+        deep = image.mode[0] != "I" and any(name in each for each in stored for name in (";16", "SGI16"))
         if deep:
             notes += ("it has 16 bits a sample, of which this format's reader takes 8",)
         kind = {"P": "palette", "PA": "palette", "CMYK": "CMYK", "LAB": "LAB"}.get(image.mode, "RGB")
@@ -145,7 +157,7 @@ def pixels_of(image: Image.Image, profile: bytes | None, faults: list[str]) -> t
     seen_through = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     gray = image.mode in ("1", "L", "LA", "La")
     mode = {(True, False): "L", (True, True): "LA", (False, False): "RGB", (False, True): "RGBA"}[gray, seen_through]
-    return np.array(image.convert(mode)), profile
+    return np.array(image if image.mode == mode else image.convert(mode)), profile
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, faults: list[str]) -> np.ndarray:
