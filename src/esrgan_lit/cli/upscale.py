@@ -66,8 +66,7 @@ def _upscale(options: argparse.Namespace) -> None:
     record = Record(folder, _settings_of(options), alone=not one_file)
     todo = _to_do(jobs, record, options.overwrite)
     faults = check_names(todo)
-    sizes = _sizes(todo)
-    _check_headers(todo, sizes, faults)
+    sizes = _sizes(todo, faults)
     _check_sizes(todo, sizes, options.outscale, faults)
     generator = None
     if len(faults) < len(todo):
@@ -103,16 +102,11 @@ def _to_do(jobs: Sequence[Job], record: Record, overwrite: bool) -> list[Job]:
     return todo
 
 
-def _sizes(jobs: Sequence[Job]) -> dict[Path, tuple[int, int]]:
-    from esrgan_lit.images.reading import size_of
+def _sizes(jobs: Sequence[Job], faults: dict[Job, str]) -> dict[Path, tuple[int, int]]:
+    """Return height and width by source; note the jobs of which no header can be read, or that miss their frame."""
+    from esrgan_lit.images.reading import count_frames, decode, errors_named, size_of
 
-    return {source: size_of(source) for source in {job.source: None for job in jobs}}
-
-
-def _check_headers(jobs: Sequence[Job], sizes: dict[Path, tuple[int, int]], faults: dict[Job, str]) -> None:
-    """Note the jobs whose files have no header that can be read, or not the frame that is asked for."""
-    from esrgan_lit.images.reading import count_frames, decode, errors_named
-
+    sizes = {source: size_of(source) for source in {job.source: None for job in jobs}}
     for job in jobs:
         count = count_frames(job.source)
         doubtful = not all(sizes[job.source]) or (job.frame is None and count > 1) or (job.frame or 0) >= count
@@ -122,6 +116,7 @@ def _check_headers(jobs: Sequence[Job], sizes: dict[Path, tuple[int, int]], faul
                     decode(job.source, job.frame)
             except OSError as error:
                 faults[job] = str(error)
+    return sizes
 
 
 def _check_sizes(
@@ -194,7 +189,6 @@ def _upscale_file(job: Job, upscaler: Upscaler, record: Record, options: argpars
         if options.alpha_mode == "ignore" or not shown:
             picture = picture._replace(pixels=pixels[..., :-1] if pixels.shape[2] > 2 else pixels[..., 0])
     check_format(picture, job.output)
-    upscaler.check_channels(picture.pixels)
     size = None if options.outscale is None else _output_size(picture.pixels.shape[:2], options.outscale)
     pixels = upscaler(picture.pixels, lambda megapixels: bar.update(megapixels * 1e6), size)
     try:

@@ -137,6 +137,14 @@ def free_memory() -> int:
     return max(0, free)
 
 
+def check_room(what: str, needed: int, free: int) -> None:
+    """Raise MemoryError where so many bytes are not free."""
+    if needed > free:
+        raise MemoryError(
+            f"{what} takes {needed / 2**20:,.0f} MiB, and {max(0, free) / 2**20:,.0f} MiB are free; ask for less"
+        )
+
+
 def giving_back(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return the same, after what was freed is the system's again: glibc keeps much of it for each thread."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -16,9 +16,21 @@ def check_image(image: np.ndarray) -> None:
         )
 
 
-def fits(channels: int, wanted: int) -> bool:
-    """Return whether :func:`widened` makes the channels that a network takes of an image's."""
-    return channels in (1, wanted) or (wanted == 4 and channels in (2, 3))
+def alpha_goes_apart(channels: int, wanted: int) -> bool:
+    """Return whether an image's alpha goes through a network of ``wanted`` channels by itself, beside the colors.
+
+    Raises:
+        ValueError: where the network takes neither the image nor its colors, with both numbers.
+    """
+    has_alpha = channels in (2, 4)
+    for apart in (False, True)[: 1 + has_alpha]:
+        if channels - apart in (1, wanted) or (wanted == 4 and not apart):
+            return apart
+    colors = channels - has_alpha
+    raise ValueError(
+        f"this network takes {wanted} channel{'s' * (wanted > 1)}, and the image has {colors}"
+        f"{' beside alpha' * has_alpha}; {'make it gray, or ' * (wanted == 1)}take a network of {colors} channels"
+    )
 
 
 def widened(planes: Tensor, wanted: int) -> Tensor:

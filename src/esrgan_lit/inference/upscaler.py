@@ -29,8 +29,8 @@ from esrgan_lit.inference.choices import (
     check_engine,
 )
 from esrgan_lit.inference.engines import Engine, TorchEngine, default_device, make_engine
-from esrgan_lit.inference.memory import Plan, free_memory, is_out_of_memory, plan
-from esrgan_lit.inference.pixels import check_image, fits, narrowed, padded, resized, widened
+from esrgan_lit.inference.memory import Plan, check_room, free_memory, is_out_of_memory, plan
+from esrgan_lit.inference.pixels import alpha_goes_apart, check_image, narrowed, padded, resized, widened
 from esrgan_lit.inference.strips import Account, NotFiniteError, Progress, compute
 from esrgan_lit.inference.transparency import clamp_to_neighbors, filled
 from esrgan_lit.networks.generator import Generator
@@ -135,7 +135,9 @@ class Upscaler:
             image = image[..., 0] if image.shape[2] == 1 else image
         natural = size is None or size == (self.scale * image.shape[0], self.scale * image.shape[1])
         if size is not None and not natural:  # before the work
-            self._check_room(size, pixels.shape[2] * (_FLOAT.itemsize + image.itemsize))
+            on_cpu = self.engine.device.type != "cuda"
+            needed = size[0] * size[1] * pixels.shape[2] * (_FLOAT.itemsize + image.itemsize)
+            check_room(f"a final size of {size[1]}×{size[0]}", needed, self._budget(0) if on_cpu else free_memory())
         result = self._enlarge_channels(pixels, image.dtype if natural else _FLOAT, progress)
         if size is not None and not natural:
             seen_through = pixels.shape[2] in (2, 4) and self.alpha_mode == "transparency"
@@ -157,37 +159,9 @@ class Upscaler:
         chosen = self._plan(_round_up(height, step), _round_up(width, step), budget)
         return self._in_use() + low_res + output + (chosen.bytes if chosen else max(0, budget))
 
-    def check_channels(self, image: np.ndarray) -> None:
-        """Raise ValueError for an image whose channels this network does not take."""
-        self._apart(image.reshape(*image.shape[:2], -1).shape[2])
-
-    def _check_room(self, size: tuple[int, int], pixel_bytes: int) -> None:
-        """Raise MemoryError when a final size has no room, beside all that was there before."""
-        needed, free = size[0] * size[1] * pixel_bytes, free_memory()
-        if self.max_memory is not None and self.engine.device.type != "cuda":
-            free = min(free, self.max_memory - self._in_use())
-        if needed > free:
-            raise MemoryError(
-                f"a final size of {size[1]}×{size[0]} takes {needed / _MIB:,.0f} MiB, and "
-                f"{max(0, free) / _MIB:,.0f} MiB are free; choose a smaller one"
-            )
-
-    def _apart(self, channels: int) -> bool:
-        """Return whether the last of an image's channels, its alpha, goes through the network by itself."""
-        wanted, has_alpha = self.generator.channels, channels in (2, 4)
-        if fits(channels, wanted):
-            return False
-        if has_alpha and fits(channels - 1, wanted):
-            return True
-        beside = " beside alpha" if has_alpha else ""
-        raise ValueError(
-            f"this network takes {wanted} channel{'s' * (wanted > 1)}, and the image has {channels - has_alpha}{beside}"
-            f"; {'make it gray, or ' * (wanted == 1)}take a network of {channels - has_alpha} channels"
-        )
-
     def _enlarge_channels(self, pixels: np.ndarray, dtype: np.dtype, progress: Progress) -> np.ndarray:
         """Enlarge levels (height, width, channels), alpha apart from colors, to levels or [0, 1] of ``dtype``."""
-        if not self._apart(pixels.shape[2]):
+        if not alpha_goes_apart(pixels.shape[2], self.generator.channels):
             return self._enlarge(pixels, dtype, progress)
         colors, alpha = pixels[..., :-1], pixels[..., -1:]
         if dtype == _FLOAT:
