@@ -78,6 +78,9 @@ def find_checkpoint(
     unfits: dict[Path, str] = {}
     for path in sorted(Path(folder).glob("[!.]*.ckpt")):
         try:
+            content = read_checkpoint(path, weights_only=True)
+            if "architecture" in content and "optimizer_states" not in content:
+                continue  # weights alone, as ``callbacks=gan_small`` keeps them on purpose
             content = read_checkpoint(path)
         except ValueError as fault:
             _pass_over(path, fault)
