@@ -58,6 +58,7 @@ def settings(name: str, runs: Path, photographs: Path) -> dict[str, Any]:
         "3": {"PHOTOGRAPHS": [photograph], "VGG": weights, "LAYER": "conv3_1"},
         "4": {"VGG": weights, "ITERATIONS": 2},
         "5": {"TRUTHS": folder, "NIQE_PARAMETERS": str(niqe), "ALPHAS": [0, 0.5, 1]},
+        "7": {"PHOTOGRAPHS": [photograph], "SIDE": 96},
         "6": {"TRAIN": folder, "HELD_OUT": folder, "ITERATIONS": (8, 4)},
     }
     return {"RUNS": str(runs), **special.get(name[0], {})}
