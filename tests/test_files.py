@@ -1,12 +1,13 @@
 """Files are whole or absent, under any name that the disk takes."""
 
 import hashlib
+import os
 import resource
 from pathlib import Path
 
 import pytest
 
-from esrgan_lit.files import atomic_write, cache_folder, digest, unfinished_files, write_text
+from esrgan_lit.files import atomic_write, cache_folder, digest, file_name, unfinished_files, write_text
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -76,3 +77,29 @@ def test_errors_of_the_disk_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"'another'"), atomic_write(path):
         open("another")  # noqa: PTH123, SIM115
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("photo.png", "photo.png"),
+        ("set/a\nb\0.png", "set_a_b_.png"),
+        ("caf\udce9 {{x}} $y$.png", "caf\udce9 {{x}} $y$.png"),
+    ],
+)
+def test_what_a_file_can_be_called_stays(text: str, expected: str) -> None:
+    assert file_name(text) == expected
+
+
+@pytest.mark.parametrize("name", ["l" * 300 + ".png", "é" * 200 + ".png", "\udce9" * 260, "x" * 252 + "." + "y" * 300])
+def test_names_that_are_too_long_are_shortened_and_differ(tmp_path: Path, name: str) -> None:
+    short, other = file_name(name), file_name(f"x{name}")
+    assert len(os.fsencode(short)) <= 255
+    assert short != other
+    (tmp_path / short).touch()
+    assert name.endswith(".png") == short.endswith(".png")
+
+
+def test_a_text_may_hold_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    write_text(tmp_path / "table.md", "é caf\udce9\r\n")
+    assert (tmp_path / "table.md").read_bytes() == "é caf?\r\n".encode()

@@ -68,8 +68,8 @@ def file_name(text: str) -> str:
     whole, suffix = os.fsencode(text), os.fsencode(Path(text).suffix)
     if len(whole) <= _LONGEST_NAME:
         return text
-    mark = f"~{hashlib.sha256(whole).hexdigest()[:8]}".encode()
-    return os.fsdecode(whole[: _LONGEST_NAME - len(mark) - len(suffix)] + mark + suffix)
+    end = f"~{hashlib.sha256(whole).hexdigest()[:8]}".encode() + (suffix if len(suffix) < 16 else b"")
+    return whole[: _LONGEST_NAME - len(end)].decode("utf-8", "ignore") + os.fsdecode(end)
 
 
 def anonymous(text: str) -> str:
