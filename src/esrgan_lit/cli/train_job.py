@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.cli.train import run
+from esrgan_lit.files import write_text
 from esrgan_lit.reports.runs import FAILURE
 from esrgan_lit.training.callbacks import Interrupted
 from esrgan_lit.training.objective import VALUE, way_of
@@ -33,7 +34,7 @@ def main(settings: Path, sweep: str) -> None:
             settings.with_name(VALUE).write_text(repr(value), encoding="utf-8")
     except (Exception, SystemExit) as error:
         if getattr(rank_zero_only, "rank", 0) == 0 and not isinstance(error, Interrupted):
-            (settings.parent.parent / FAILURE).write_text(str(error) or type(error).__name__, encoding="utf-8")
+            write_text(settings.parent.parent / FAILURE, str(error) or type(error).__name__)
         raise
 
 
