@@ -366,3 +366,48 @@ def test_no_program_is_run_by_a_picture(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "page.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(PictureError, match=r"page\.png cannot be read"):
         read_picture(tmp_path / "page.png")
+
+
+def test_files_that_are_cut_short(tmp_path: Path) -> None:
+    image = Image.fromarray(make_photograph(80, 96, 0))
+    deep = np.asarray(image).astype(np.uint16) * 257
+    coded = {
+        "jxr": imagecodecs.jpegxr_encode(deep, level=1.0),
+        "jxl": imagecodecs.jpegxl_encode(deep, lossless=True),
+        "jp2": imagecodecs.jpeg2k_encode(deep, level=0),
+        "deep.png": imagecodecs.png_encode(deep),
+        "12.jpg": imagecodecs.jpeg8_encode(deep >> 4, bitspersample=12, level=95),
+        "ppm": b"P6 96 80 65535\n" + deep.astype(">u2").tobytes(),
+    }
+    for number, (compression, tile) in enumerate(
+        product((None, "deflate", "zstd", "jpeg", "packbits"), (None, (32, 32)))
+    ):
+        file = io.BytesIO()
+        tifffile.imwrite(file, np.asarray(image), photometric="rgb", compression=compression, tile=tile, metadata=None)
+        coded[f"{number}.tif"] = file.getvalue()
+    for name, format_name in (("png", "PNG"), ("jpg", "JPEG"), ("webp", "WebP"), ("avif", "AVIF"), ("bmp", "BMP")):
+        file = io.BytesIO()
+        image.save(file, format_name)
+        coded[name] = file.getvalue()
+    for name, data in coded.items():
+        path = tmp_path / f"cut.{name}"
+        path.write_bytes(data)
+        read_picture(path)
+        for length in (len(data) - 300, len(data) // 2):
+            path.write_bytes(data[:length])
+            for read in (read_picture, read_image):
+                with pytest.raises(PictureError, match=r"cut\..* cannot be read"):
+                    read(path)
+
+
+def test_tiff_of_pillow(tmp_path: Path) -> None:
+    image = Image.fromarray(make_photograph(33, 47, 0))
+    plain = ("raw", "tiff_lzw", "packbits", "tiff_adobe_deflate")
+    for mode in ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr"):
+        fax = {"1": ("group3", "group4", "tiff_ccitt"), "P": ()}
+        for compression in (*plain, *fax.get(mode, ("jpeg",))):
+            path = tmp_path / "pillow.tif"
+            image.convert(mode).save(path, compression=compression)
+            with path.open("rb") as file, Image.open(file) as opened:
+                seen = {"1": "L", "L": "L", "RGBA": "RGBA"}.get(mode, "RGB")
+                both_read(path, np.asarray(opened.convert(seen)))

@@ -16,6 +16,7 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
 _JPEG_2000, _JPEG_2000_STREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _JPEG_XR = b"II\xbc\x01"
+_JPEG_XR_OFFSET, _JPEG_XR_BYTES = 0xBCC0, 0xBCC1
 _MOST_INFLATED = 2**24
 _EXIF_UUID, _XMP_UUID = b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
@@ -197,10 +198,12 @@ def _read_jpeg_xr(path: Path, data: bytes, frame: int | None) -> Decoded:
     import imagecodecs
 
     chosen_frame(1, frame)
+    tags = parse_directories(data, "<", int.from_bytes(data[4:8], "little"), [])
+    start, count = (tags.integer(tag) or 0 for tag in (_JPEG_XR_OFFSET, _JPEG_XR_BYTES))
+    if start + count > len(data):
+        raise ValueError("it is cut short")
     pixels = imagecodecs.jpegxr_decode(data)
-    faults: list[str] = []
-    tags = parse_directories(data, "<", int.from_bytes(data[4:8], "little"), faults).main
-    profile, xmp = (tags[tag].data if tag in tags else None for tag in (ICC_PROFILE, XMP))
+    profile, xmp = (tags.main[tag].data if tag in tags.main else None for tag in (ICC_PROFILE, XMP))
     return _decoded(pixels, 8 * pixels.dtype.itemsize, profile, b"", xmp)
 
 

@@ -50,6 +50,8 @@ def read(path: Path, frame: int | None = None) -> Decoded:
     else:
         import imagecodecs
 
+        if b"\xff\xd9" not in data[scans:]:
+            raise ValueError("it is cut short")
         decode = imagecodecs.jpegls_decode if _LOSSLESS_LS in dict(segments) else imagecodecs.jpeg_decode
         pixels, profile = from_samples(decode(data), 2**bits - 1), beside.profile
         kind = "gray" if pixels.ndim == 2 else "RGB"
@@ -75,9 +77,9 @@ def _segments(data: bytes) -> tuple[_Segments, int]:
     """Return the segments before the first scan, and where that begins."""
     segments: _Segments = []
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    while at + 4 <= len(data):
         marker = data[at + 1]
-        if marker == 0xFF:  # a filling byte
+        if data[at] != 0xFF or marker in (0x00, 0xFF):  # bytes that fill, or do not belong there
             at += 1
             continue
         if marker in (_START_OF_SCAN, _END):

@@ -75,20 +75,22 @@ def _chunk_bytes(kind: bytes, data: bytes) -> bytes:
 
 def _read_chunks(path: Path, skipped: tuple[bytes, ...] = ()) -> list[Chunk]:
     with path.open("rb") as file:
-        file.seek(len(SIGNATURE))
         return list(_chunks(file, skipped))
 
 
 def _chunks(file: BinaryIO, skipped: tuple[bytes, ...]) -> Iterator[Chunk]:
+    size = file.seek(0, io.SEEK_END)
+    file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
+        left = size - file.tell()
         if kind == b"IEND":
             return
         if kind in skipped:
             file.seek(length + 4, io.SEEK_CUR)
             yield kind, b""
             continue
-        data, told = file.read(length), file.read(4)
+        data, told = file.read(min(length, left)), file.read(4)
         needed = not kind[0] & 32
         if needed or told == struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))):
             yield kind, data

@@ -107,6 +107,7 @@ def _meant(
         raise ValueError(f"its samples are {bits}-bit {name}; save it as RGB with 8 or 16 bits")
     if kind == _YCBCR and page.compression not in _CONVERTED_BY_CODEC:
         return _by_pillow(path, page, faults), profile, ()
+    _check_whole(page)
     samples = page.asarray()
     if page.axes.startswith("S"):  # a plane for each channel
         samples = np.moveaxis(samples, 0, -1)
@@ -139,6 +140,15 @@ def _meant(
             pixels = np.clip(pixels / np.maximum(opacity / full, 0.5 / full), 0, full).round().astype(opacity.dtype)
         pixels = np.concatenate((pixels, opacity), 2)
     return (pixels[..., 0] if pixels.shape[2] == 1 else pixels), profile, notes
+
+
+def _check_whole(page: Any) -> None:
+    """Raise ValueError where strips or tiles are missing: zeros and gray would stand in for them."""
+    parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    size = page.parent.filehandle.size
+    whole = sum(count > 0 and (page.compression == 1 or start + count <= size) for start, count in parts)
+    if whole < len(parts):
+        raise ValueError(f"it is cut short: {whole} of {len(parts)} parts are whole")
 
 
 def _alpha(page: Any, samples: np.ndarray, colors: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
