@@ -48,13 +48,19 @@ class Kill(L.Callback):
 
 
 class Signal(L.Callback):
-    """After an iteration, send this process (the first rank alone) a signal."""
+    """In an iteration, or in its validation, send this process (the first rank alone) a signal."""
 
-    def __init__(self, name: str, step: int) -> None:
+    def __init__(self, name: str, step: int, validation: bool = False) -> None:
         self.number = getattr(signal, name)
         self.step = step
+        self.validation = validation
+
+    def on_validation_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        """Send it."""
+        if self.validation and trainer.global_step == self.step and not trainer.sanity_checking:
+            os.kill(os.getpid(), self.number)
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         """Send it."""
-        if trainer.global_step == self.step and trainer.is_global_zero:
+        if trainer.global_step == self.step and trainer.is_global_zero and not self.validation:
             os.kill(os.getpid(), self.number)

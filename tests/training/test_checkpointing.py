@@ -167,7 +167,7 @@ def test_a_signal_to_one_of_two_processes_saves_and_ends_both(tiny: Callable[[st
     steps = ["trainer.max_steps=1000", f"hydra.run.dir={tmp_path}/run"]
     result = start(*overrides(tiny, 2), *steps, accident, folder=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert_ended_at(10, result.stdout, tmp_path / "run")  # several ranks agree every ten iterations
+    assert_ended_at(4, result.stdout, tmp_path / "run")  # they agree every ten iterations, and in validations
 
 
 def test_a_cut_checkpoint_is_recognised_and_the_one_before_used(
@@ -243,3 +243,43 @@ def test_signals_are_given_back(
     else:
         train(configure("psnr_rrdb23"))
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize(
+    ("accident", "reached"),
+    [
+        ("{name: SIGTERM, step: 1}", 2),  # of an iteration that is logged and saved, and validated behind
+        ("{name: SIGINT, step: 2, validation: true}", 2),
+        ("{name: SIGTERM, step: 4, validation: true}", 4),  # the last validation
+        ("{name: SIGTERM, step: 3}", 4),  # the last iteration
+    ],
+)
+def test_a_signal_loses_nothing(
+    configure: Callable[..., DictConfig],
+    tmp_path: Path,
+    accident: str,
+    reached: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No row of the log, no periodic checkpoint, no validation; an image and no more is waited for."""
+    common = [
+        "data.validation=${data.train}",
+        "trainer.max_steps=4",
+        "trainer.callbacks.periodic.every_n_train_steps=2",
+    ]
+    train(configure("gan_rrdb23", *common, f"output_dir={tmp_path}/whole"))
+    common.append(f"output_dir={tmp_path}/run")
+    signalled = f"+trainer.callbacks.accident={accident.replace('{', '{_target_: accidents.Signal, ')}"
+    with pytest.raises(SystemExit):
+        train(configure("gan_rrdb23", *common, signalled))
+    assert (tmp_path / "run" / "checkpoints" / f"step_{reached:07d}.ckpt").is_file()
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (last["global_step"], last["validated_at"]) == (reached, reached - 2)
+    assert ("train/pixel", reached - 1) in logged(tmp_path / "run")
+    assert not any(name.startswith("val/") and step == reached - 1 for name, step in logged(tmp_path / "run"))
+    caplog.clear()
+    train(configure("gan_rrdb23", *common, "resume=auto"))
+    assert_same_state(tmp_path / "run", tmp_path / "whole")
+    assert logged(tmp_path / "run") == logged(tmp_path / "whole")
+    best = [torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True) for name in ("run", "whole")]
+    assert best[0]["global_step"] == best[1]["global_step"]
