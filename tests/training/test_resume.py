@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from esrgan_lit.training.checkpointing import find_checkpoint
-from esrgan_lit.training.resume import changes
+from esrgan_lit.training.resume import differences
 from esrgan_lit.training.trainer import train
 
 Configure = Callable[..., DictConfig]
@@ -288,4 +288,4 @@ def test_a_checkpoint_of_before_is_resumed_from(configure: Configure, finished: 
 def test_changes_see_through_moved_folders_and_modules() -> None:
     theirs = {"output_dir": "/a", "x": {"path": "/a/c", "_target_": "one.Two"}, "y": 1, "resume": None}
     ours = {"output_dir": "/b", "x": {"path": "/b/c", "_target_": "other.Two"}, "y": 2, "z": 3, "resume": "auto"}
-    assert changes(theirs, ours) == {"y": (1, 2), "z": ("(absent)", 3)}
+    assert differences(theirs, ours) == {"y": (1, 2), "z": ("(absent)", 3)}

@@ -1,6 +1,7 @@
 """Sweeps as a user starts them: one folder per job, whatever launches the jobs and however many processes each has."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
 from esrgan_lit.reports.runs import Run, jobs_of
-from esrgan_lit.training.sweep import _gpu_of_its_own, overrides_swept
+from esrgan_lit.training.sweep import _gpu_of_its_own, check_same_sweep, other_job, overrides_swept
+from esrgan_lit.training.trainer import train
 from offline_wandb import read_offline
 
 SWEEP = ["-m", "hydra.sweep.dir=sweep"]
@@ -155,3 +158,22 @@ def test_sigterm_ends_the_job_gently_and_then_the_sweep(tmp_path: Path) -> None:
     assert process.wait(60) == 0
     assert (tmp_path / "saved").exists()
     assert not (tmp_path / "went on").exists()
+
+
+def test_a_sweep_goes_on_in_its_folder_over_the_same_values_only(
+    tmp_path: Path, configure: Callable[..., DictConfig]
+) -> None:
+    given = ["seed=1,2", "trainer.max_steps=2"]
+    check_same_sweep(tmp_path, given)  # of none
+    (tmp_path / "multirun.yaml").write_text(f"hydra: {{overrides: {{task: {json.dumps(given)}}}}}")
+    check_same_sweep(tmp_path, ["seed=1,2", "trainer.max_steps=9", "resume=auto"])
+    with pytest.raises(ValueError, match=r"a sweep over seed=1,2, and this one is over seed=3,4; .*hydra\.sweep\.dir="):
+        check_same_sweep(tmp_path, ["seed=3,4"])
+    # A sweeper that draws the values writes none of them down.
+    folder = tmp_path / "0"
+    train(configure("psnr_rrdb23", f"output_dir={folder}", "stage.optimizer.lr=1e-4"))
+    job = configure("psnr_rrdb23", f"output_dir={folder}", "stage.optimizer.lr=3e-4")
+    assert other_job(folder, job, ["seed=0"]) is None
+    assert "a job with stage.optimizer.lr=0.0001, and this one has" in (
+        other_job(folder, job, ["stage.optimizer.lr=3e-4"]) or ""
+    )

@@ -117,7 +117,7 @@ def _steps(path: Path) -> int:
 # --- settings ------------------------------------------------------------------------------------------------------
 
 
-def changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the settings that two configurations do not share: dotted key → (theirs, ours).
 
     A run's own paths count as equal wherever its folder is, and classes wherever their modules are.
@@ -165,7 +165,7 @@ def check_settings(checkpoint: Mapping[str, Any], settings: Mapping[str, Any], p
             f"trainer.max_steps={asked} is less than the {reached} iterations that {path} has done; give {reached} or "
             f"more, or {anew}"
         )
-    changed = changes(checkpoint.get("config") or settings, settings)
+    changed = differences(checkpoint.get("config") or settings, settings)
     # A release adds and drops settings, which no one has changed; and `crop` sets data.crop, too.
     told = {key: pair for key, pair in changed.items() if ABSENT not in pair}
     told = {key: pair for key, pair in told.items() if "." not in key or told.get(key.rpartition(".")[2]) != pair}
@@ -182,7 +182,7 @@ def _short(value: object) -> str:
 def _first_fixed(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
     """Return which setting a checkpoint cannot be resumed under, with both values, or None."""
     theirs = checkpoint.get("config") or settings
-    for key, (old, new) in changes(theirs, settings).items():
+    for key, (old, new) in differences(theirs, settings).items():
         # What is in one of both only, a release has added or dropped; where it matters, shapes tell.
         fixed = _within(key, (*_FIXED, *_FIXED_OPTIMIZERS)) and ABSENT not in (old, new)
         norms = key == "stage.discriminator.batch_norm" and "none" not in (old, new)  # over one rank or over all
@@ -207,7 +207,7 @@ def adapt(checkpoint: dict[str, Any], stage: "Stage") -> None:
     if stage.trainer.state.fn != TrainerFn.FITTING:  # only the weights are wanted
         return
     theirs, ours = checkpoint.get("config"), stage.config
-    changed = changes(theirs, ours) if theirs and ours else {}
+    changed = differences(theirs, ours) if theirs and ours else {}
     if any(_within(key, (*_OF_THE_RATE, "trainer.max_steps")) for key in changed):
         _schedule_anew(checkpoint, stage)
     if any(_within(key, ("stage.losses", "stage.perceptual", "stage.loss_weights")) for key in changed):
@@ -367,7 +367,7 @@ def _same_figures(content: Mapping[str, Any], stage: "Stage", monitor: str) -> b
     known = before is not None and now is not None
     bound = ("stage.validation.rmse_at_most",) if monitor.endswith("_bounded") else ()
     concerned = (*_OF_THE_FIGURES, *bound, *(() if known else _OF_THE_IMAGES))
-    changed = changes(content.get("config") or stage.config, stage.config)
+    changed = differences(content.get("config") or stage.config, stage.config)
     others = [key for key, pair in changed.items() if _within(key, concerned) and ABSENT not in pair]
     return not others and (not known or before == now)
 

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from esrgan_lit.training.folder_lock import FolderLock, is_first_rank
 from esrgan_lit.training.resume import AUTO, check_unbegun, find_start
+from esrgan_lit.training.sweep import check_same_sweep
 from esrgan_lit.training.trainer import normalize
 
 
@@ -37,6 +38,8 @@ class RunFolderGuard(Callback):
         with _exit_plainly():
             check_shipped_names(config)
             folder, resumed = Path(str(OmegaConf.select(config, "hydra.sweep.dir"))), config.get("resume") == AUTO
+            if resumed:
+                check_same_sweep(folder, list(config.hydra.overrides.task))
             _hold(folder, lambda: None if resumed else check_unbegun(folder, "hydra.sweep.dir"))
 
 

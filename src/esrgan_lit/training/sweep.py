@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any, cast
 
 import torch
 from filelock import FileLock, Timeout
@@ -19,10 +20,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.files import write_text
+from esrgan_lit.overrides import as_override
 from esrgan_lit.reports.runs import FAILURE
 from esrgan_lit.reports.training import write_report
 from esrgan_lit.training.callbacks import Interrupted
+from esrgan_lit.training.checkpointing import find_checkpoint, read_checkpoint
+from esrgan_lit.training.folder_lock import unused_folder
 from esrgan_lit.training.objective import VALUE
+from esrgan_lit.training.resume import AUTO, differences
 
 SWEPT = "multirun.yaml"  # what a sweep varies, by Hydra's own sweeper
 OUTPUT = "output.txt"  # what a job prints, where others run beside it
@@ -62,6 +67,8 @@ def run_job(config: DictConfig) -> float | None:
             f"output_dir={config.output_dir} would be one folder for all jobs; leave it out, and say with "
             "hydra.sweep.dir=FOLDER where the sweep is to be"
         )
+    if config.resume == AUTO and (fault := other_job(folder, config, changes)):
+        raise JobFailedError(f"job {hydra.job.num}: {fault}")
     _name_in_wandb(config, sweep, changes)
     # Under SLURM each rank of the job comes here, and writes a file of its own.
     rank = getattr(rank_zero_only, "rank", None) or 0
@@ -88,6 +95,51 @@ def run_job(config: DictConfig) -> float | None:
         raise JobFailedError(f"job {hydra.job.num} in {folder}: {failure.read_text(encoding='utf-8')}")
     value = settings.with_name(VALUE)
     return float(value.read_text()) if value.is_file() else None
+
+
+def check_same_sweep(sweep: Path, overrides: Sequence[str]) -> None:
+    """Raise ValueError where a folder holds a sweep over other values, whose jobs these would be mixed with.
+
+    Args:
+        sweep: folder of the sweep.
+        overrides: of the command.
+    """
+    if not (sweep / SWEPT).is_file():
+        return
+    before, now = _swept(list(OmegaConf.load(sweep / SWEPT).hydra.overrides.task)), _swept(overrides)
+    if before and before != now:
+        raise ValueError(
+            f"{sweep} holds a sweep over {' '.join(before)}, and this one is over {' '.join(now)}; begin it elsewhere: "
+            f"{as_override('hydra.sweep.dir', unused_folder(sweep))}"
+        )
+
+
+def _swept(overrides: Sequence[str]) -> list[str]:
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [str(each.input_line) for each in parsed if each.is_sweep_override()]
+
+
+def other_job(folder: Path, config: DictConfig, changes: Sequence[str]) -> str | None:
+    """Return why a job's folder is another job's, as of a sweeper that draws other values; None where it is its own.
+
+    Args:
+        folder: of the job.
+        config: of the job.
+        changes: its overrides that the sweep varies.
+    """
+    found = find_checkpoint(folder / "checkpoints")
+    theirs = None if found is None else read_checkpoint(found).get("config")
+    if theirs is None:
+        return None
+    keys = [each.partition("=")[0].lstrip("+~").partition("@")[0].replace("/", ".") for each in changes]
+    ours = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    for key, (before, now) in differences(theirs, ours).items():
+        if any(key == each or key.startswith(f"{each}.") for each in keys):
+            return (
+                f"{folder} holds a job with {key}={before}, and this one has {key}={now}; begin the sweep elsewhere: "
+                f"{as_override('hydra.sweep.dir', unused_folder(folder.parent))}"
+            )
+    return None
 
 
 def overrides_swept(sweep: Path, overrides: Sequence[str]) -> list[str]:
