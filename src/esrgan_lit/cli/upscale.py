@@ -64,7 +64,8 @@ def _upscale(options: argparse.Namespace) -> None:
     """Plan, check what can be known, and only then load weights and make the engine ready."""
     jobs, folder, one_file = plan_jobs(options.inputs, options.output, options.format, options.frames)
     record = Record(folder, _settings_of(options), alone=not one_file)
-    todo = _to_do(jobs, record, options.overwrite)
+    if not (todo := _to_do(jobs, record, options.overwrite)):
+        return
     faults = check_names(todo)
     sizes = _sizes(todo, faults)
     _check_sizes(todo, sizes, options.outscale, faults)
