@@ -140,6 +140,6 @@ def test_further_sets_have_figures_of_their_own(configure: Callable[..., DictCon
         ): r"low_res names a set 'four', and data.validation_sets has two, three",
     }.items():
         with pytest.raises(ValueError, match=message):
-            prepare(configure("psnr_rrdb23", sets, *overrides))
+            prepare(configure("psnr_rrdb23", sets, f"output_dir={tmp_path}/refused", *overrides))
     with pytest.raises(ValueError, match="'a b' cannot name a set"):
         PairDataModule(validation_sets={"a b": [photographs]})

@@ -187,7 +187,7 @@ class PairDataModule(L.LightningDataModule):
         crops = self._crops(self.in_memory)
         trainer = self._attached_trainer()
         if getattr(trainer, "overfit_batches", 0):
-            raise ValueError("trainer.overfit_batches: batches are drawn by number here; give one image as data.train")
+            raise ValueError("overfit_batches: batches are drawn by number here; give one image as data.train")
         began = (lambda: epoch_began(trainer)) if self._by_epochs else (lambda: 0)
         sampler = self._sampler(self.epoch_length, lambda: batches_begun(trainer), began)
         finish = _as_they_are if self.on_device else partial(make_pairs, degradation=self.degradation)

@@ -1,11 +1,11 @@
-"""The base of both stages: generator and EMA, the terms and their log, validation, what a checkpoint holds."""
+"""The base of both stages: their iterations' frame, the terms and their log, the EMA, what a checkpoint holds."""
 
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
@@ -16,21 +16,22 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from esrgan_lit import private_api
-from esrgan_lit.data.pairing import ValidationImage
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.networks.generator import Generator
-from esrgan_lit.training.from_checkpoint import fill, parts_of, read_checkpoint, when_needed
+from esrgan_lit.training.enlarging import EnlargingModule
+from esrgan_lit.training.from_checkpoint import when_needed
 from esrgan_lit.training.nan_report import NonFiniteLossError, write_nan_report
 from esrgan_lit.training.optimizer_step import BatchNormBuffers, StepOptions, keep_freed_memory
 from esrgan_lit.training.resume import SCRATCH, adapt, relative_paths
-from esrgan_lit.training.validation import WITHOUT_EMA, Validation, as_image, enlarge
+from esrgan_lit.training.terms import check_terms
+from esrgan_lit.training.validation import Validation
 from esrgan_lit.weights.load import load_weights_into
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
-class Stage(L.LightningModule):
+class Stage(EnlargingModule):
     """The base of both stages: the generator, its running average (EMA), the log of the terms, validation.
 
     Terms are gathered on the device and logged every ``log_every_n_steps`` iterations, as means over those since the
@@ -77,7 +78,7 @@ class Stage(L.LightningModule):
             if not 0 < ema_decay < 1:
                 raise ValueError(f"ema_decay {ema_decay} is not in (0, 1); use for example 0.999, or null for no EMA")
             self.ema = copy.deepcopy(generator).requires_grad_(False)
-        _check_terms(losses, loss_weights or {}, further, watched)
+        check_terms(losses, loss_weights or {}, further, watched)
         self.losses = nn.ModuleDict({name: term for name, term in losses.items() if term is not None})
         self.loss_weights = {name: float((loss_weights or {}).get(name, 1)) for name in (*self.losses, *further)}
         self.terms = (*dict.fromkeys((*self.loss_weights, *watched)),)
@@ -96,51 +97,9 @@ class Stage(L.LightningModule):
         self.max_steps: int | None = None  # as configured, where the trainer has one more for the last validation
 
     @property
-    def ema_generator(self) -> Generator:
-        """The network that a checkpoint's reader gets: the EMA, or the generator itself where there is none."""
-        return self.generator if self.ema is None else self.ema
-
-    @property
     def descended(self) -> list[str]:
         """Names of the terms that a network descends, among those that are logged."""
         return [*self.loss_weights]
-
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Make the stage anew that wrote a checkpoint, from the file alone; nothing in it is executed.
-
-        Args:
-            checkpoint_path: of the checkpoint.
-            map_location: device of the stage; None for the CPU.
-            hparams_file: of no use here; Lightning's signature has it.
-            strict: False lets weights be missing or left over.
-            weights_only: of no use here: files are always read so.
-            kwargs: arguments of the constructor, in place of the checkpoint's, such as ``optimizer``.
-
-        Returns:
-            The stage, with the weights, the running average and the settings of the checkpoint. The perceptual term's
-            network is no part of a checkpoint: it is made when training starts.
-
-        Raises:
-            WeightsError: when the file is no checkpoint of this stage.
-            ValueError: for a part of a class that was not imported yet: it is yours to import, or to give.
-        """
-        checkpoint = read_checkpoint(checkpoint_path, cls)
-        stage = cls(**parts_of(checkpoint_path, checkpoint, cls, kwargs), start_from=SCRATCH)
-        fill(stage, checkpoint, strict is not False)
-        return stage if map_location is None else stage.to(map_location)
-
-    def forward(self, low_res: Tensor) -> Tensor:
-        """Enlarge (batch, 3, height, width) RGB images in [0, 1] with the network that a checkpoint's reader gets."""
-        return self.ema_generator.forward(low_res)  # not compiled, or each size would be compiled anew
 
     def networks(self) -> list[nn.Module]:
         """Return the networks that are trained."""
@@ -325,19 +284,9 @@ class Stage(L.LightningModule):
         write_nan_report(folder, {name: terms[name] for name in self.descended}, output, self, batch, sources)
         return folder
 
-    def validation_step(self, batch: ValidationImage | Pair, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Measure whole images; return the EMA model's output for the image panels."""
-        image = self.validation.cropped(as_image(batch))
-        output = enlarge(self.ema_generator, image.pair.low_res, self.validation.strips_above)
-        self.validation.update(output, image)
-        if self.ema is not None:
-            plain = enlarge(self.generator, image.pair.low_res, self.validation.strips_above)
-            self.validation.update(plain, image, WITHOUT_EMA)
-        return output
-
     def on_validation_epoch_end(self) -> None:
         """Log the means, step the schedules that wait for them, and note that this validation is complete."""
-        figures = self._log_figures("val")
+        figures = self.log_figures("val")
         if self.trainer.sanity_checking or self.trainer.state.fn != TrainerFn.FITTING:
             return
         first = next(iter(figures.values()), None)  # of stage.validation.metrics
@@ -348,29 +297,6 @@ class Stage(L.LightningModule):
         self.figures = self.validation.describe(figures)
         if self.max_steps is not None:
             private_api.set_max_steps(self.trainer, self.max_steps)
-
-    def test_step(self, batch: ValidationImage | Pair, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Measure whole images as a validation does."""
-        return self.validation_step(batch, batch_idx, dataloader_idx)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the means, ``test/psnr_y`` …."""
-        self._log_figures("test")
-
-    def _log_figures(self, kind: str) -> dict[str, float]:
-        figures = self.validation.compute()
-        for name, figure in figures.items():
-            self.log(f"{kind}/{name}", figure, prog_bar=name == "psnr_y")
-        return figures
-
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Enlarge low-resolution images: a tensor (batch, 3, height, width), or the first part of what a loader gives.
-
-        Returns:
-            (batch, 3, scale · height, scale · width), in [0, 1].
-        """
-        low_res = batch if isinstance(batch, Tensor) else batch[0]
-        return enlarge(self.ema_generator, low_res, self.validation.strips_above).clamp(0, 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a reader needs to build the generator, and how it was trained, as plain containers."""
@@ -407,22 +333,3 @@ class Stage(L.LightningModule):
             return None
         private_api.set_max_steps(self.trainer, self.max_steps)
         return -1
-
-
-def _check_terms(
-    losses: Mapping[str, Any], weights: Mapping[str, Any], further: Sequence[str], watched: Sequence[str]
-) -> None:
-    """Raise ValueError for a term that cannot be one, and for a weight of none."""
-    for name, term in losses.items():
-        if name in (*further, *watched):
-            raise ValueError(f"stage.losses.{name}: the stage logs something else by this name; choose another")
-        if not isinstance(term, nn.Module | None):
-            raise ValueError(f"stage.losses.{name} is {term!r}; its _target_ must make a torch.nn.Module")
-    for name, weight in weights.items():
-        if name not in (*losses, *further):
-            raise ValueError(
-                f"stage.loss_weights.{name} weighs no term; the terms are {', '.join((*losses, *further))}. Leave it "
-                f"out (~stage.loss_weights.{name}), or add the term, +stage.losses.{name}._target_=PACKAGE.CLASS"
-            )
-        if not isinstance(weight, int | float):
-            raise ValueError(f"stage.loss_weights.{name} is {weight!r}; give a number")
