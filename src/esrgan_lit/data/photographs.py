@@ -17,6 +17,7 @@ from esrgan_lit.images.reading import read_image
 
 FaultPolicy = Literal["skip", "refuse"]
 log = logging.getLogger(__name__)
+_READER = 2  # counted up when files are read otherwise than before, which makes old verdicts void
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,11 @@ def sort_out(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
     remembered: dict[str, list[int]] = recall(remembered_in) or {}
 
     def decode(path: Path) -> tuple[str, list[int]] | str:
-        status = path.stat()
-        key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-        if key in remembered:
-            return key, remembered[key]
         try:
+            status = path.stat()
+            key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {_READER}"
+            if key in remembered:
+                return key, remembered[key]
             return key, list(read_image(path).shape[:2])
         except OSError as error:
             return str(error)

@@ -10,7 +10,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from esrgan_lit.images.exif import parse_exif
 from esrgan_lit.images.levels import from_samples
 from esrgan_lit.images.metadata import XMP_MARK, checked_profile, iptc_in, oriented, resolution, upright_xmp
-from esrgan_lit.images.picture import Decoded, Header, Picture, check_room
+from esrgan_lit.images.picture import Decoded, Header, Picture, check_room, chosen_frame
 from esrgan_lit.images.pillow import pixels_of
 
 _QUANTIZATION = 0xDB
@@ -34,8 +34,7 @@ def probe(path: Path) -> Header:
 
 def read(path: Path, frame: int | None = None) -> Decoded:
     """Decode a JPEG file; it has one frame."""
-    if frame:
-        raise ValueError(f"it has 1 frame, and number {frame + 1} was asked for")
+    chosen_frame(1, frame)
     data = path.read_bytes()
     segments, scans = _segments(data)
     bits, height, width = struct.unpack(">BHH", _frame_header(segments)[:5])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from esrgan_lit.images.levels import from_samples
-from esrgan_lit.images.picture import Decoded, Header, Picture, check_room
+from esrgan_lit.images.picture import Decoded, Header, Picture, check_room, chosen_frame
 
 KINDS = (b"P2", b"P3", b"P5", b"P6", b"P7")
 _PLAIN = (b"P2", b"P3")
@@ -23,8 +23,7 @@ def probe(path: Path) -> Header:
 
 def read(path: Path, frame: int | None = None) -> Decoded:
     """Decode a Netpbm file; of several behind each other the first."""
-    if frame:
-        raise ValueError(f"it has 1 frame, and number {frame + 1} was asked for")
+    chosen_frame(1, frame)
     height, width, channels, most, at = _header(path)
     if not (height and width and 1 <= channels <= 4 and 1 <= most <= 65535):
         raise ValueError(f"its header says {width}×{height} with {channels} channels and levels up to {most}")

@@ -84,7 +84,8 @@ def chosen_frame(frames: int, frame: int | None, pages: bool = False) -> tuple[i
             raise ValueError(f"it has {frames} pages; split it, or upscale it with --frames all or --frames 1")
         return 0, (f"it has {frames} {what}; the first is taken",) if frames > 1 else ()
     if not 0 <= frame < frames:
-        raise ValueError(f"it has {frames} {what}, and number {frame + 1} was asked for; use 1 … {frames}")
+        held = f"{frames} {what}" if frames > 1 else "one frame"
+        raise ValueError(f"it has {held}, and number {frame + 1} was asked for; use 1{f' … {frames}' * (frames > 1)}")
     return frame, ()
 
 

@@ -112,7 +112,10 @@ def open_image(file: BinaryIO) -> ImageFile:
                 verdict = accepts(start) if accepts else True
                 if not verdict or isinstance(verdict, str):
                     continue
+                return factory(file, "")
+            except Image.DecompressionBombError:
                 with _unbounded():
+                    file.seek(0)
                     return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # it only looked like one
@@ -121,7 +124,7 @@ def open_image(file: BinaryIO) -> ImageFile:
 
 @contextmanager
 def _unbounded() -> Iterator[None]:
-    """Let Pillow open pictures of any size: WebP's reader asks for its limit by itself."""
+    """Let Pillow open pictures of any size, where a format's own reader asks for the limit (WebP, GIF)."""
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
