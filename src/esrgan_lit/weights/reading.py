@@ -10,28 +10,20 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from esrgan_lit.files import anonymous
 from esrgan_lit.networks import rrdbnet, srresnet  # noqa: F401 (a file may name their classes)
 from esrgan_lit.networks.building import build_within
 from esrgan_lit.networks.generator import Generator
-from esrgan_lit.networks.hub import origin_of
 from esrgan_lit.tensor_files import WeightsError, find_misfit, open_tensors, shown, usable
 from esrgan_lit.weights.layouts import FIRST_LAYERS, Architecture, State, canonical, infer_architecture
+from esrgan_lit.weights.origin import describe
 
 _REMEDY = "Give a checkpoint of this library, or the weights of an RRDBNet (ESRGAN) or of an MSRResNet"
 _AVERAGED = re.compile(r"(^|[._-])(ema|averaged|swa|shadow)([._-]|$)", re.IGNORECASE)
 _GENERATOR = re.compile(r"(^|[._-])(g|gen|generator|net_?g)([._-]|$)", re.IGNORECASE)
 _DEEPEST = 12  # dictionaries in dictionaries that are looked through; checkpoints have two or three
 _MOST = 20  # places that are tried; checkpoints have one or two
-_PARTS = (
-    "body.",
-    "conv_",
-    "upconv",
-    "model.",
-    "RRDB_trunk.",
-    "trunk_",
-    "recon_trunk.",
-)  # of generators, in all layouts
+# What the names of generators' layers begin with, in all layouts.
+_PARTS = ("body.", "conv_", "upconv", "model.", "RRDB_trunk.", "trunk_", "recon_trunk.")
 log = logging.getLogger(__name__)
 
 
@@ -129,7 +121,7 @@ def read_file(path: Path, ema: bool = True, scale: int | None = None) -> Weights
         raise WeightsError(f"{path} enlarges {network.scale} times, not {scale} times; leave the scale out")
     state = usable({key: state[key] for key in network.state_dict() if key in state}, held, path)
     measured = _is_averaged(place) or not any(map(_is_averaged, _places(tensors, own)))
-    return Weights(network, state, _describe(content, header, measured))
+    return Weights(network, state, describe(content, header, measured))
 
 
 class _Entry(NamedTuple):
@@ -170,7 +162,10 @@ def _declared(path: Path, content: Mapping[Any, Any], header: Mapping[str, str])
     """Return the architecture that a file names, if it is one of this library's or of a user's class."""
     architecture = header.get("architecture") or content.get("architecture")
     if isinstance(architecture, str):
-        architecture = _json_or_none(architecture)
+        try:
+            architecture = json.loads(architecture)
+        except (ValueError, RecursionError):
+            return None
     if not isinstance(architecture, Mapping) or not isinstance(name := architecture.get("name"), str):
         return None
     known = known_generators()
@@ -213,9 +208,9 @@ def _choose(
         named = [shown(one.rstrip(".") or "what stands outside") for one in (place, *others)]
         log.warning("%s holds several generators: %s is read, not %s", path, named[0], ", ".join(named[1:]))
     home = next(entry.home for key, entry in tensors.items() if key.startswith(place))
-    beside = {key.removeprefix(place): entry for key, entry in tensors.items() if key.startswith(place)}
-    beside = {key: entry.tensor for key, entry in beside.items() if entry.home == home}
-    _warn_of_extra(path, beside if network is own and state.keys() == beside.keys() else canonical(beside), network)
+    beside = {key: entry.tensor for key, entry in tensors.items() if key.startswith(place) and entry.home == home}
+    named = _by_our_names({key.removeprefix(place): tensor for key, tensor in beside.items()}, own)
+    _warn_of_extra(path, [key for key in named if key not in network.state_dict()], network)
     return place, network, state
 
 
@@ -230,10 +225,14 @@ def _is_averaged(place: str) -> bool:
     return bool(_AVERAGED.search(place))
 
 
+def _by_our_names(state: State, own: Generator | None) -> State:
+    """Return tensors by the library's names; those of a user's class have their own."""
+    return state if own is not None and "." in own.architecture_name else canonical(state)
+
+
 def _fit(state: State, own: Generator | None, scale: int | None) -> tuple[Generator, State]:
     """Return the network that tensors belong to, and the tensors by its names; WeightsError where there is none."""
-    if own is None or "." not in own.architecture_name:
-        state = canonical(state)
+    state = _by_our_names(state, own)
     network = own
     if network is None:
         network = build_generator(infer_architecture(state, scale), len(state))
@@ -244,10 +243,8 @@ def _fit(state: State, own: Generator | None, scale: int | None) -> tuple[Genera
     return network, state
 
 
-def _warn_of_extra(path: Path, state: State, network: Generator) -> None:
+def _warn_of_extra(path: Path, extra: list[str], network: Generator) -> None:
     """Warn of tensors that a network has no place for; refuse those in its own parts, which make it another network."""
-    expected = network.state_dict()
-    extra = [key for key in state if key not in expected]
     inside = [key for key in extra if key.startswith(_PARTS)]
     if inside:
         raise UnknownNetworkError(
@@ -271,54 +268,3 @@ def _look(tensors: Mapping[str, _Entry]) -> str:
     except WeightsError as error:
         return str(error)
     return "no network that is known here"
-
-
-# What files say of themselves
-
-
-def _describe(content: Mapping[Any, Any], header: Mapping[str, str], measured: bool) -> dict[str, str]:
-    """Return what a file says of its origin, as a safetensors header holds it: strings.
-
-    Args:
-        content: of the file.
-        header: of a safetensors file.
-        measured: whether the weights that are taken are those that the file's figures were measured with.
-    """
-    inside = content.get("metadata")  # of our own .pth files
-    said = {**header, **inside} if isinstance(inside, Mapping) else header
-    metadata = origin_of({str(key): str(value) for key, value in said.items() if isinstance(value, str | int | float)})
-    if isinstance(content.get("config"), Mapping) and isinstance(content.get("global_step"), int):
-        metadata |= _describe_training(content, measured)
-    return {_encodable(key): _encodable(value) for key, value in metadata.items()}
-
-
-def _encodable(text: str) -> str:
-    return text.encode(errors="replace").decode()  # pickles may hold halves of characters, and headers may not
-
-
-def _describe_training(checkpoint: Mapping[Any, Any], measured: bool) -> dict[str, str]:
-    """Return what a training checkpoint of this library says of itself: no whole paths, its own iteration's figures."""
-    config, steps = checkpoint["config"], checkpoint["global_step"]
-    metadata = {"steps": str(steps)}
-    data = config.get("data")
-    if isinstance(data, Mapping) and (sources := data.get("train")):
-        sources = sources if isinstance(sources, list | tuple) else [sources]
-        named = [
-            "/".join(Path(anonymous(source)).parts[-2:]) if isinstance(source, str) else f"{source.get('_target_')}"
-            for source in sources
-            if isinstance(source, str | Mapping)
-        ]
-        metadata["training_data"] = ", ".join(dict.fromkeys(named))
-    figures = checkpoint.get("figures")
-    if measured and isinstance(figures, Mapping) and figures and checkpoint.get("validated_at") == steps:
-        metadata["metrics"] = ", ".join(f"{shown(name)} {shown(value)}" for name, value in figures.items())
-    if isinstance(name := config.get("name"), str):
-        metadata["experiment"] = name
-    return metadata
-
-
-def _json_or_none(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

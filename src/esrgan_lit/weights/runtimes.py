@@ -236,6 +236,7 @@ def _rename_blobs(path: Path, names: dict[str, str]) -> None:
     for number, layer in enumerate(layers):
         fields = layer.split()
         last = 4 + int(fields[2]) + int(fields[3])
+        fields[1] = names.get(fields[1], fields[1])  # the input's layer is called as its blob
         fields[4:last] = [names.get(blob, blob) for blob in fields[4:last]]
         layers[number] = " ".join(fields)
     path.write_text("\n".join((magic, count, *layers)) + "\n", encoding="utf-8")
