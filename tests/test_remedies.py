@@ -27,6 +27,7 @@ FILES = ("niqe_parameters", "lpips_weights", "dists_weights")
 # Keys that a message takes from what it is about: for each, what it may print.
 NAMED = {
     "data.X=skip": ["data.small_images=skip", "data.unreadable_images=skip"],
+    "data.degradation.sharpen=false": ["++data.degradation.sharpen=false"],  # of a degradation that draws
     "data.degradation.scale": ["data.degradation={_target_: mine.Blurred, scale: 2}"],  # null until then
     "metrics.X=FILE": [f"metrics.{name}=FILE" for name in FILES],
     "stage.validation.options.X": [f"stage.validation.options.{name}=FILE" for name in FILES],
