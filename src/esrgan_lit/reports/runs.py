@@ -198,10 +198,9 @@ def read_curves(logs: Sequence[Path]) -> dict[str, list[tuple[int, float]]]:
 
 def _read_rows(log: Path) -> list[dict[str, str]]:
     """Return the rows of a log, as far as it is one."""
-    rows = []
-    with suppress(csv.Error):  # such as of a field of megabytes
-        for row in csv.DictReader(_read_text(log).splitlines()):
-            rows.append(row)
+    rows: list[dict[str, str]] = []
+    with suppress(csv.Error):  # such as of a field of megabytes; what came before it stays
+        rows.extend(csv.DictReader(_read_text(log).splitlines()))
     return rows
 
 

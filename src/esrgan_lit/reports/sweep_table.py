@@ -109,7 +109,7 @@ def _choose_axes(summary: Summary) -> tuple[list[Sequence[Value]], dict[str, "_A
         if name in chosen:
             values = [value if _is_number(value) else None for value in values]
             least = _LEAST_SPAN_OF_TERMS if name.startswith("loss/") else _LEAST_SPAN
-        if len(set(values)) > 1:
+        if len(set(values) - ({None} if name in chosen else set())) > 1:
             axes[name] = _Axis(values, least)
     hue = next((name for name in chosen if name in axes), None)
     if hue is None:
