@@ -175,7 +175,9 @@ def unused_folder(folder: Path) -> Path:
 
 def is_first_rank() -> bool:
     """Return whether this process is a training's first rank, or its only one."""
-    return not getattr(rank_zero_only, "rank", None)
+    # Lightning looks at the environment once, when it is imported, which in a forked rank was before its rank was set.
+    environment = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+    return not getattr(rank_zero_only, "rank", None) and environment == "0"
 
 
 def _describe(holder: dict[str, Any]) -> str:
