@@ -69,11 +69,12 @@ _CONFIGURED = {
     "losses.adversarial": ("RelativisticAverageLoss", "StandardLoss"),
     "losses.perceptual": ("PerceptualLoss",),
     "metrics.metric": ("MetricOptions",),
-    "training.callbacks": ("ImagePanels", "StopOnSignal", "TrainingHealth"),
+    "training.callbacks": ("ImagePanels", "TrainingHealth"),
     "training.checkpointing": ("AtomicCheckpointIO",),
     "training.csv_log": ("TolerantCsvLogger",),
     "training.optimizer_step": ("StepOptions",),
     "training.run_folder": ("RunFolderGuard",),
+    "training.signals": ("StopOnSignal",),
     "training.validation": ("Validation",),
     "training.wandb": ("wandb_logger",),
 }

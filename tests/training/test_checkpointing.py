@@ -248,8 +248,8 @@ def test_signals_are_given_back(
 @pytest.mark.parametrize(
     ("accident", "reached"),
     [
-        ("{name: SIGTERM, step: 1}", 2),  # of an iteration that is logged and saved, and validated behind
-        ("{name: SIGINT, step: 2, validation: true}", 2),
+        pytest.param("{name: SIGTERM, step: 1}", 2, marks=pytest.mark.slow),  # in an iteration, validated behind
+        pytest.param("{name: SIGINT, step: 2, validation: true}", 2, marks=pytest.mark.slow),
         ("{name: SIGTERM, step: 4, validation: true}", 4),  # the last validation
         ("{name: SIGTERM, step: 3}", 4),  # the last iteration
     ],

@@ -14,11 +14,18 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
+from esrgan_lit.training.changes import differences
 from esrgan_lit.training.checkpointing import find_checkpoint
-from esrgan_lit.training.resume import differences
 from esrgan_lit.training.trainer import train
 
 Configure = Callable[..., DictConfig]
+
+
+def slow(*values: Any) -> Any:
+    """Leave a case to ``make test``."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 STEPS = ["trainer.max_steps=4", "trainer.val_check_interval=2"]
 
 
@@ -51,7 +58,7 @@ def finished(configure: Configure, tmp_path: Path) -> Path:
 # --- nothing is overwritten ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["{run}", "{run}/", "{run}/../run", "{link}"])
+@pytest.mark.parametrize("form", ["{run}", *map(slow, ["{run}/", "{run}/../run", "{link}"])])
 def test_a_run_is_not_begun_over_another(configure: Configure, finished: Path, form: str, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(finished)
     before = sums(finished)
@@ -91,7 +98,9 @@ def praise(folder: Path) -> None:
         torch.save(content, path)
 
 
-@pytest.mark.parametrize("how", ["stays", "moved", "copied with other times", "resumed from an older one"])
+@pytest.mark.parametrize(
+    "how", ["moved", *map(slow, ["stays", "copied with other times", "resumed from an older one"])]
+)
 def test_best_gives_way_to_no_worse_one(configure: Configure, finished: Path, tmp_path: Path, how: str) -> None:
     praise(finished)
     folder = finished
@@ -125,9 +134,9 @@ def test_a_missing_best_is_written_again(configure: Configure, finished: Path) -
     "change",
     [
         ["trainer.callbacks.best.monitor=val/ssim_y"],
-        ["data.validation=[{photographs}/b.png]"],
-        ["data.boundary=replicate"],
-        ["stage.validation.metrics=[psnr_y,ssim_y,rmse]", "stage.validation.rmse_at_most=200"],
+        slow(["data.validation=[{photographs}/b.png]"]),
+        slow(["data.boundary=replicate"]),
+        slow(["stage.validation.metrics=[psnr_y,ssim_y,rmse]", "stage.validation.rmse_at_most=200"]),
         ["content"],
     ],
 )
@@ -196,8 +205,8 @@ def test_a_longer_cosine_goes_on_where_it_would_be(configure: Configure, finishe
     ("overrides", "rate"),
     [
         (["stage.optimizer.lr=1e-5", "stage/scheduler=cosine"], lambda step: half_cosine(1e-5, step, 6)),
-        (["stage.scheduler.milestones=[2,5]"], lambda step: halved(2e-4, step, [2, 5])),
-        (["stage.optimizer.lr=4e-4", "stage.scheduler.milestones=[5]"], lambda step: halved(4e-4, step, [5])),
+        slow(["stage.scheduler.milestones=[2,5]"], lambda step: halved(2e-4, step, [2, 5])),
+        slow(["stage.optimizer.lr=4e-4", "stage.scheduler.milestones=[5]"], lambda step: halved(4e-4, step, [5])),
     ],
 )
 def test_another_rate_and_schedule_take_effect(
@@ -242,10 +251,10 @@ def test_many_settings_change_at_once(configure: Configure, tmp_path: Path, capl
     ("overrides", "message"),
     [
         (["generator.width=16"], r"generator\.width was 8 and is 16\. Give the first again, or begin anew"),
-        (["generator.bicubic_skip=true"], r"generator\.bicubic_skip was False and is True"),
-        (["stage.optimizer._target_=torch.optim.SGD"], r"optimizer\._target_ was Adam and is SGD"),
-        (["stage.ema_decay=null"], r"stage\.ema_decay was 0\.999 and is None"),
-        (["stage.start_from=esrgan_x4"], r"stage\.start_from was scratch and is esrgan_x4"),
+        slow(*(["generator.bicubic_skip=true"], r"generator\.bicubic_skip was False and is True")),
+        slow(*(["stage.optimizer._target_=torch.optim.SGD"], r"optimizer\._target_ was Adam and is SGD")),
+        slow(*(["stage.ema_decay=null"], r"stage\.ema_decay was 0\.999 and is None")),
+        slow(*(["stage.start_from=esrgan_x4"], r"stage\.start_from was scratch and is esrgan_x4")),
         (["trainer.max_steps=3"], r"trainer\.max_steps=3 is less than the 4 iterations"),
         (["+experiment=other"], r"stage\._target_ was PsnrStage and is GanStage"),
     ],
@@ -262,6 +271,17 @@ def test_settings_that_cannot_change_are_refused_and_nothing_is_written(
         train(configure(experiment, *STEPS, "resume=auto", *overrides))
     assert "stage.start_from=" in str(refused.value)
     assert sums(tmp_path / "run") == before
+
+
+@pytest.mark.slow
+def test_the_same_command_again_and_again(configure: Configure, finished: Path, tmp_path: Path) -> None:
+    """With the weights that a run began from, which may be left out later, and must not be others."""
+    begun = [STEPS[1], f"stage.start_from={finished}/checkpoints/last.ckpt", f"output_dir={tmp_path}/next"]
+    for steps, command in ((2, begun), (4, begun), (6, [STEPS[1], begun[2]]), (8, begun)):
+        train(configure("psnr_rrdb23", *command, f"trainer.max_steps={steps}", "resume=auto"))
+    assert load(tmp_path / "next" / "checkpoints" / "last.ckpt")["global_step"] == 8
+    with pytest.raises(ValueError, match=r"stage\.start_from was .*last\.ckpt and is .*best\.ckpt"):
+        train(configure("psnr_rrdb23", begun[2], f"stage.start_from={finished}/checkpoints/best.ckpt", "resume=auto"))
 
 
 def test_a_checkpoint_of_before_is_resumed_from(configure: Configure, finished: Path) -> None:

@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from esrgan_lit.training.resume import _schedule_anew, check_settings
+from esrgan_lit.training.changes import check_settings
+from esrgan_lit.training.resume import _schedule_anew
 
 EXPERIMENTS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml"))
 REACHED = 150  # iterations that the checkpoint has done

@@ -50,7 +50,7 @@ def _exit_plainly(*errors: type[Exception], resume: str = "") -> Iterator[None]:
         errors: that are the user's to change; of others there is a traceback.
         resume: the override that leads the same command to its folder, for resuming it.
     """
-    from esrgan_lit.training.callbacks import Interrupted
+    from esrgan_lit.training.signals import Interrupted
 
     try:
         yield

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from esrgan_lit.cli.train import run
 from esrgan_lit.files import write_text
 from esrgan_lit.reports.runs import FAILURE
-from esrgan_lit.training.callbacks import Interrupted
 from esrgan_lit.training.objective import VALUE, way_of
+from esrgan_lit.training.signals import Interrupted
 
 
 def main(settings: Path, sweep: str) -> None:

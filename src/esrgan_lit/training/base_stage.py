@@ -18,11 +18,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from esrgan_lit import private_api
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.networks.generator import Generator
+from esrgan_lit.training.changes import SCRATCH
 from esrgan_lit.training.enlarging import EnlargingModule
 from esrgan_lit.training.from_checkpoint import when_needed
 from esrgan_lit.training.nan_report import NonFiniteLossError, write_nan_report
 from esrgan_lit.training.optimizer_step import BatchNormBuffers, StepOptions, keep_freed_memory
-from esrgan_lit.training.resume import SCRATCH, adapt, relative_paths
+from esrgan_lit.training.rankings import relative_paths
+from esrgan_lit.training.resume import adapt
 from esrgan_lit.training.terms import check_terms
 from esrgan_lit.training.validation import Validation
 from esrgan_lit.weights.load import load_weights_into

@@ -8,8 +8,8 @@ from torch import Tensor
 from esrgan_lit.data.pairing import ValidationImage
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.networks.generator import Generator
+from esrgan_lit.training.changes import SCRATCH
 from esrgan_lit.training.from_checkpoint import fill, parts_of, read_checkpoint
-from esrgan_lit.training.resume import SCRATCH
 from esrgan_lit.training.validation import WITHOUT_EMA, Validation, as_image, enlarge
 
 

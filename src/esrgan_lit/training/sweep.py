@@ -23,11 +23,12 @@ from esrgan_lit.files import write_text
 from esrgan_lit.overrides import as_override
 from esrgan_lit.reports.runs import FAILURE
 from esrgan_lit.reports.training import write_report
-from esrgan_lit.training.callbacks import Interrupted
+from esrgan_lit.training.changes import differences
 from esrgan_lit.training.checkpointing import find_checkpoint, read_checkpoint
 from esrgan_lit.training.folder_lock import unused_folder
 from esrgan_lit.training.objective import VALUE
-from esrgan_lit.training.resume import AUTO, differences
+from esrgan_lit.training.resume import AUTO
+from esrgan_lit.training.signals import Interrupted
 
 SWEPT = "multirun.yaml"  # what a sweep varies, by Hydra's own sweeper
 OUTPUT = "output.txt"  # what a job prints, where others run beside it

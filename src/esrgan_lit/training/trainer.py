@@ -14,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from esrgan_lit.data.module import PairDataModule
 from esrgan_lit.training.base_stage import Stage
+from esrgan_lit.training.changes import SCRATCH
 from esrgan_lit.training.checkpointing import read_checkpoint, save_last
 from esrgan_lit.training.checks import check_crop, check_fits, check_parts
 from esrgan_lit.training.folder_lock import folder_held
 from esrgan_lit.training.objective import check_optimized
-from esrgan_lit.training.resume import SCRATCH, find_start
+from esrgan_lit.training.resume import find_start
 from esrgan_lit.training.settings import build, check_set, check_settings, take_shipped_parts_along
 from esrgan_lit.training.validation import BOUNDED
 from esrgan_lit.training.wandb import TolerantWandbLogger
