@@ -102,6 +102,11 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
 def test_further_ranks_share_the_first_ones_hold(
     other: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for variable in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        with monkeypatch.context() as launched:
+            launched.setenv(variable, "1")
+            with folder_held(tmp_path):
+                pass
     monkeypatch.setattr(folder_lock.rank_zero_only, "rank", 1)
     with folder_held(tmp_path):
         pass

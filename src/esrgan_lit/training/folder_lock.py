@@ -23,6 +23,7 @@ from esrgan_lit.overrides import as_override
 LOCK, HOLDER = ".training.lock", ".training.json"
 BEAT = 10.0  # seconds between signs of life, for machines that do not see one another's locks
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as launchers say it
 log = logging.getLogger(__name__)
 
 
@@ -175,9 +176,8 @@ def unused_folder(folder: Path) -> Path:
 
 def is_first_rank() -> bool:
     """Return whether this process is a training's first rank, or its only one."""
-    # Lightning looks at the environment once, when it is imported, which in a forked rank was before its rank was set.
-    environment = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
-    return not getattr(rank_zero_only, "rank", None) and environment == "0"
+    # Lightning looks once, when it is imported: before a forked rank was told its rank, and of nodes it then knows none.
+    return not getattr(rank_zero_only, "rank", None) and all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
 def _describe(holder: dict[str, Any]) -> str:
