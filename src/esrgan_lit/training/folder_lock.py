@@ -176,7 +176,7 @@ def unused_folder(folder: Path) -> Path:
 
 def is_first_rank() -> bool:
     """Return whether this process is a training's first rank, or its only one."""
-    # Lightning looks once, when it is imported: before a forked rank was told its rank, and of nodes it then knows none.
+    # Lightning looks once, at its import: before a forked rank was told its rank, and of nodes it knows none then.
     return not getattr(rank_zero_only, "rank", None) and all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
