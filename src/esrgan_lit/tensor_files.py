@@ -196,13 +196,25 @@ def shown(value: object, longest: int = 100) -> str:
 
 def _read_safetensors(path: Path, size: int, header: int) -> TensorFile:
     try:
-        with safe_open(path, framework="pt") as file:
+        with _utf8_name(path) as name, safe_open(name, framework="pt") as file:
             content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dictionary)
             return TensorFile(content, dict(file.metadata() or {}), size)
     except Exception as error:  # SafetensorError; and for types that PyTorch has not, whatever its bindings raise
         reason = f"its header has {header} bytes, the whole file {size}" if header + 8 > size else shown(str(error))
         kind = "whole" if isinstance(error, SafetensorError) else "usable"
         raise WeightsError(f"{path} is no {kind} safetensors file ({reason}); {_AGAIN}") from error
+
+
+@contextmanager
+def _utf8_name(path: Path) -> Iterator[str]:
+    """Give a name of a file for safetensors, which opens no other: of one that is no UTF-8 its number."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        yield str(path)
 
 
 def _read_zip(path: Path, size: int) -> TensorFile:

@@ -79,7 +79,7 @@ def run_apart(cases: Sequence[Case], cache: Path) -> Iterator[tuple[Case, Verdic
         theirs.close()
         try:
             while done < len(cases):
-                if not ours.poll(5 * SECONDS):
+                if not ours.poll(20 * SECONDS):
                     process.kill()
                     raise EOFError
                 yield cases[done], ours.recv()

@@ -51,7 +51,7 @@ def _damaged(path: Path, whole_one: bytes) -> bytes:
     if how < 0.15:
         return pick(
             random,
-            (b"", b"\0" * 1000, b"null", b"[]", b"{}", b"[[1]]", b'"text"', b"1", b"\xff\xfe\xff", b"[" * 100_000),
+            (b"", b"\0" * 1000, b"null", b"[]", b"{}", b"[[1]]", b'"text"', b"1", b"\xff\xfe\xff", b"[" * 3000),
         )
     try:
         content = json.loads(whole_one)
@@ -62,7 +62,7 @@ def _damaged(path: Path, whole_one: bytes) -> bytes:
     try:
         return json.dumps(forge(content, random, odd_value)).encode(errors="replace")
     except (ValueError, TypeError, RecursionError):  # contains itself
-        return b"[" * 100_000
+        return b"[" * 3000
 
 
 def _damage_file(path: Path, victim: Path) -> None:

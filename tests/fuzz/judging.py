@@ -71,7 +71,7 @@ def judge(consume: Callable[[Path], object], path: Path) -> Verdict:
         if verdict.kind == "fault" or isinstance(error, UnicodeError):
             verdict = Verdict("fault", f"{verdict.why or 'UnicodeError'}\n{traceback.format_exc()}")
     except _HangError:
-        verdict = Verdict("fault", f"hangs: more than {SECONDS:g} s\n{traceback.format_exc()}")
+        verdict = Verdict("fault", f"hangs: more than {SECONDS:g} s of computing\n{traceback.format_exc()}")
     except BaseException as error:  # whatever it is, it is the finding
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -98,13 +98,13 @@ def _limited():
     def stop(number: int, frame: FrameType | None) -> None:
         raise _HangError
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # again each second, should a __del__ swallow it
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS, 1)  # again each second, should a __del__ swallow it
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _peak() -> float:

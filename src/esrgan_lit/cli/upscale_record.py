@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,8 @@ def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             if found := _CUT.match(line):
-                yield {"output": json.loads(found[1]), "state": [int(found[2]), int(found[3])]}
+                with suppress(ValueError):  # damaged, not only cut
+                    yield {"output": json.loads(found[1]), "state": [int(found[2]), int(found[3])]}
             continue
         if isinstance(entry, dict) and isinstance(entry.get("output"), str) and "state" in entry:
             yield entry

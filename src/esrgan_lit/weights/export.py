@@ -116,7 +116,7 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
             )
         folder = tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent)
     with folder, _quiet(), _explain_disk(path):
-        written = Path(folder.name) / path.name
+        written = Path(folder.name) / f"network{path.suffix}"  # some runtimes open no name that is not UTF-8
         try:
             target.write(generator, written, settings)
             sizes = _sizes_to_try(generator, settings, target.odd_sizes)
@@ -134,8 +134,8 @@ def export_generator(generator: Generator, path: str | Path, settings: Settings 
                 + ("; try without half precision" if settings.half else "")
             )
         files = files_of(path)
-        for file in reversed(files):  # what the main file needs is there before it
-            os.replace(Path(folder.name) / file.name, file)
+        for made, file in reversed([*zip(files_of(written), files, strict=True)]):  # the main one behind what it needs
+            os.replace(made, file)
     return Exported(files, differences.absolute)
 
 

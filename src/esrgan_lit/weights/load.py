@@ -108,6 +108,8 @@ def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} does not end in .safetensors; name it {path.with_suffix('.safetensors').name}")
     header = {"architecture": json.dumps(generator.architecture), **generator.metadata, **(metadata or {})}
+    # Names of files may be no UTF-8.
+    header = {key: value.encode(errors="backslashreplace").decode() for key, value in header.items()}
     state = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
     with atomic_write(path) as unfinished:
         unfinished.write_bytes(save(state, header))  # with the usual permissions, unlike save_file
