@@ -122,7 +122,8 @@ def errors_named(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, FileNotFoundError | PermissionError | PictureError):
             raise
-        raise PictureError(f"{path} cannot be read as an image ({error or type(error).__name__})") from error
+        cause = " ".join(str(error).split()) or type(error).__name__  # decoders' messages have lines
+        raise PictureError(f"{path} cannot be read as an image ({cause})") from error
 
 
 def _listed(faults: tuple[str, ...], most: int = 8) -> str:

@@ -74,7 +74,11 @@ def read(path: Path, frame: int | None = None) -> Decoded:
 
 def _pages(file: Any) -> list[Any]:
     """Return the pages without those that are a smaller copy or a mask of another."""
-    pages = [page.aspage() for page in file.pages]
+    pages: list[Any] = []
+    for page in file.pages:
+        pages.append(page.aspage())
+        if any(0 <= pages[-1].offset - other.offset < 2 + 12 * len(other.tags) for other in pages[:-1]):
+            raise ValueError("its directories lie in one another")  # a small file could claim any number
     if not all(isinstance(side, int) for page in pages for side in (page.imagelength, page.imagewidth)):
         raise ValueError("its size is damaged")
     full = [page for page in pages if not (page.subfiletype & 0b101 or _number(page, 255, 1) == 2)]
