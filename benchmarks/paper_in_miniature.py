@@ -62,7 +62,7 @@ from esrgan_lit.reports.evaluation import SetReport, results_table
 from esrgan_lit.reports.plots import crops_of_difference, cut, draw_grid, pyplot, save_figure
 from esrgan_lit.reports.runs import logs_in, read_curves
 from esrgan_lit.reports.tables import Column, Table, Value
-from esrgan_lit.training.checkpointing import find_fault
+from esrgan_lit.training.checkpointing import read_checkpoint
 
 SCALE = 4
 HELD_OUT_EVERY = 8
@@ -292,9 +292,10 @@ class Training(NamedTuple):
 
     def is_done(self) -> bool:
         """Whether its last iteration is saved."""
-        if not self.checkpoint.is_file() or find_fault(self.checkpoint):
+        try:
+            content = read_checkpoint(self.checkpoint, whole=True)
+        except (OSError, ValueError):
             return False
-        content = torch.load(self.checkpoint, map_location="cpu", weights_only=True, mmap=True)
         return content["global_step"] >= self.iterations
 
     def step(self) -> int:

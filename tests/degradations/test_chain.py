@@ -125,7 +125,8 @@ def test_a_batch_is_its_samples(preset: Any, scale: int) -> None:
     assert low_res.shape == (5, 3, side // scale, side // scale)
     assert high_res.shape == (5, 3, side, side)
     for place in (3, 0, 4):
-        alone = make_pairs(Crops(*(each[place : place + 1] for each in batch)), degradation)  # pyright: ignore
+        only = slice(place, place + 1)
+        alone = make_pairs(Crops(batch.levels[only], batch.orientations[only], batch.numbers[only]), degradation)
         assert torch.equal(alone.low_res[0], low_res[place])
         assert torch.equal(alone.high_res[0], high_res[place])
     other = make_pairs(batch, replace(degradation, seed=4))
