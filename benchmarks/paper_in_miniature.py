@@ -546,7 +546,7 @@ def claims_markdown(findings: Mapping[str, Mapping[tuple[str, int], Finding]]) -
     for number, (claim, places) in enumerate(findings.items(), 1):
         count = sum(finding.holds for finding in places.values())
         verdict = "holds" if count == len(places) else "does not hold" if not count else "holds in part"
-        verdicts.append([f"{number}. {claim}", f"**{verdict}** ({count} of {len(places)})"])
+        verdicts.append([f"{number}. {claim}", f"{verdict} ({count} of {len(places)})"])
         for (name, seed), finding in places.items():
             rows.append([str(number), name, str(seed), finding.figures, "yes" if finding.holds else "NO"])
     titles = ("claim", "test set", "seed", "figures", "holds")
