@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from os import PathLike
+from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
@@ -272,7 +272,7 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is str or (isinstance(kind, type) and issubclass(kind, PathLike)):
+    if kind is str or (isinstance(kind, type) and issubclass(kind, PurePath)):
         return isinstance(value, str)
     outer = origin or kind
     if outer is Callable or outer is types.FunctionType or outer is _CALLABLE:
@@ -293,7 +293,7 @@ def _can_be_told(kind: Any) -> bool:
     """Return whether :func:`fits` says no to anything."""
     outer = get_origin(kind) or kind
     plain = (None, types.NoneType, bool, int, float, str, Literal, Union, types.UnionType, _CALLABLE, _ITERABLE)
-    container = isinstance(outer, type) and issubclass(outer, PathLike | Mapping | Sequence | torch.nn.Module)
+    container = isinstance(outer, type) and issubclass(outer, PurePath | Mapping | Sequence | torch.nn.Module)
     return outer in plain or container
 
 
@@ -307,7 +307,7 @@ def _describe(kind: Any) -> str:
     outer = origin or kind
     if outer in _EXAMPLES:
         return _EXAMPLES[outer]
-    if isinstance(outer, type) and issubclass(outer, PathLike):
+    if isinstance(outer, type) and issubclass(outer, PurePath):
         return "a path"
     if isinstance(outer, type) and issubclass(outer, Mapping):
         return "a mapping"
