@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -46,6 +47,14 @@ NAMES = [
     "e\u0301",
     "١٢٣",
 ]
+
+
+@pytest.fixture(autouse=True)
+def unlogged() -> Iterator[None]:
+    """Log nothing: pytest-xdist's workers cannot send a log with names that are not UTF-8, and end."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
@@ -125,7 +134,8 @@ def test_evaluate(named: Path, network: Path, tmp_path: Path) -> None:
         (named / f"{name}.png").unlink()
     out = tmp_path / "out $x^$ {{y}}"
     config.output_dir, config.hr, config.weights = str(out), str(named), {"{{mine}} $x^$ <!--": str(network)}
-    evaluate_run.run(config, evaluate_run.prepare(config))
+    with redirect_stdout(io.StringIO()):  # for pytest-xdist, again
+        evaluate_run.run(config, evaluate_run.prepare(config))
     with (out / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len({row["image"] for row in rows} - {""}) == len(list(named.iterdir()))

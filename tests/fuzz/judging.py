@@ -98,13 +98,15 @@ def _limited():
     def stop(number: int, frame: FrameType | None) -> None:
         raise _HangError
 
-    before = signal.signal(signal.SIGPROF, stop)
+    signal.signal(signal.SIGPROF, stop)
     signal.setitimer(signal.ITIMER_PROF, SECONDS, 1)  # again each second, should a __del__ swallow it
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+        signal.signal(
+            signal.SIGPROF, signal.SIG_IGN
+        )  # not what was before: one that is on its way would end the process
 
 
 def _peak() -> float:
