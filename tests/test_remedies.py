@@ -67,7 +67,7 @@ def remedies() -> list[str]:
     found: dict[str, None] = {}
     for path in sorted(SOURCE.rglob("*.py")):
         for text in (text.replace("%s", "X") for text in texts(path)):
-            if " " in text:  # a sentence
+            if " " in text or OVERRIDE.fullmatch(text):  # a sentence, or what one ends with
                 found |= {f"{match['key']}={match['value'].rstrip('.')}": None for match in OVERRIDE.finditer(text)}
                 found |= {key: None for key in KEY.findall(text) if not NO_KEYS.search(key)}
     return [remedy for name in found for remedy in NAMED.get(name, [name])]

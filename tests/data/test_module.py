@@ -155,7 +155,7 @@ def test_pairs_that_do_not_fit_are_refused(
         ({"low_res_form": "int"}, "low_res_form 'int' is not known"),
         ({"train": ["nowhere"]}, r"data.train: nowhere does not exist .*Put the photographs"),
         ({"crop": 80}, r"3 images smaller than 80×80:\n.*\(90×70\)"),
-        ({"small_images": "ignore"}, "small_images 'ignore' is not known; use skip or refuse"),
+        ({"small_images": "ignore"}, "small_images=ignore is not known; use skip or refuse"),
     ],
 )
 def test_bad_settings_are_refused_before_training(

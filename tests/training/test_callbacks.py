@@ -1,5 +1,6 @@
 """What a training says of itself, and that saying it never ends it."""
 
+import csv
 import logging
 import shutil
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 import wandb
@@ -15,7 +17,7 @@ from omegaconf import DictConfig
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.reports.runs import read_curves
 from esrgan_lit.training.callbacks import TrainingHealth
-from esrgan_lit.training.trainer import train
+from esrgan_lit.training.trainer import fit, prepare, train
 from esrgan_lit.training.wandb import wandb_logger
 from offline_wandb import read_offline
 
@@ -165,3 +167,35 @@ def test_an_image_deleted_in_training_is_replaced_and_told(
     shutil.rmtree(photograph_folder / "more")
     assert fit(config, *parts).is_file()
     assert "is taken from another photograph" in caplog.text
+
+
+def test_panels_of_images_of_one_name_and_a_lost_validation_image(
+    configure: Callable[..., DictConfig], photograph_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two images of one name have two panels each time; one is deleted, and the means go on over the other."""
+    lost = photograph_folder / "more" / "a.png"
+    shutil.copy(photograph_folder / "b.png", lost)
+
+    class Deletes(L.Callback):
+        def on_train_batch_start(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            if batch_idx == 2:
+                lost.unlink()
+
+    validation = f"data.validation=[{photograph_folder}/a.png,{lost}]"
+    config = configure("psnr_rrdb23", "trainer.max_steps=4", validation, "trainer.num_sanity_val_steps=0")
+    trainer, stage, data = prepare(config)
+    trainer.callbacks.insert(0, Deletes())
+    fit(config, trainer, stage, data)
+    panels = {path.name for path in (tmp_path / "run" / "panels").glob("step_*")}
+    assert panels == {f"step_000000{name}.png" for name in ("2_photographs_a", "2_more_a", "4_photographs_a")}
+    assert caplog.text.count("validation image more_a is left out") == 1
+    rows = list(csv.DictReader((tmp_path / "run" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()))
+    measured = [float(row["val/psnr_y"]) for row in rows if row["val/psnr_y"]]
+    alone = configure("psnr_rrdb23", "trainer.max_steps=4", f"output_dir={tmp_path}/alone")
+    train(alone)
+    rows = list(csv.DictReader((tmp_path / "alone" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()))
+    expected = [float(row["val/psnr_y"]) for row in rows if row["val/psnr_y"]]
+    assert measured[0] != pytest.approx(expected[0])
+    assert measured[1] == pytest.approx(expected[1])

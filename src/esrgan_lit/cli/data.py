@@ -124,7 +124,8 @@ def _run_pack(options: argparse.Namespace) -> int:
 
     if options.licence:
         print("esrgan-data: warning: --licence is called --license now", file=sys.stderr)
-    photographs = check_images(list_images(options.sources, "FOLDER"), "skip" if options.skip_unreadable else "refuse")
+    unreadable = "skip" if options.skip_unreadable else "refuse"
+    photographs = check_images(list_images(options.sources, "FOLDER"), unreadable, "--skip-unreadable")
     packed = pack(photographs, options.output, options.license or options.licence or "")
     pixels = sum(record.height * record.width for record in packed.records)
     print(f"{options.output}: {len(packed.records):,} images, {pixels / 1e6:,.1f} megapixels. Train on it with")

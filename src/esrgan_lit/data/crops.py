@@ -104,7 +104,7 @@ class CropDataset(Dataset[Crops]):
         further = 0
         while True:
             try:
-                whole = self.loaded[draw.chosen] if self.loaded else self.images[draw.chosen].pixels()
+                whole = self.loaded[draw.chosen] if self.loaded else self.images[draw.chosen].same_pixels()
                 partner = self._partner(draw.chosen)
                 break
             except OSError as error:  # a file lost since the training started

@@ -38,8 +38,8 @@ class PairDataModule(L.LightningDataModule):
         train: folders (searched recursively), image files or what ``esrgan-data pack`` made; their union is trained on.
             None where nothing is trained.
         validation: the same, for whole high-resolution images, or None for no validation.
-        validation_low_res: folder of their low-resolution partners; made from them where None. For ``validation_sets``
-            a mapping of names to folders.
+        validation_low_res: folder of their low-resolution partners, or several; made from them where None. For
+            ``validation_sets`` a mapping of names to folders.
         scale: factor between low and high resolution.
         crop: side of the high-resolution training crops, a multiple of ``scale``.
         batch: crops per GPU and iteration.
@@ -69,7 +69,7 @@ class PairDataModule(L.LightningDataModule):
         self,
         train: Sources | None = None,
         validation: Sources | None = None,
-        validation_low_res: str | Path | Mapping[str, str | Path] | None = None,
+        validation_low_res: str | Path | Sources | Mapping[str, str | Path | Sources] | None = None,
         scale: int = 4,
         crop: int = 128,
         batch: int = 16,
@@ -225,11 +225,12 @@ class PairDataModule(L.LightningDataModule):
         scale = self.degradation.scale
         least = 2 * scale + 11  # the border that metrics shave, and SSIM's window
         high_res = open_images(self.validation_sources[name], _setting(name), "refuse")
-        high_res = large_enough(high_res, least, "refuse")
-        low_res = None
-        if self.validation_low_res.get(name) is not None:
-            low_res = open_images([self.validation_low_res[name]], "data.validation_low_res", "refuse")
-            low_res = pair_up(high_res, low_res, scale)
+        high_res = large_enough(high_res, least, "refuse", skipping="")
+        low_res, partners = None, self.validation_low_res.get(name)
+        if partners is not None:
+            sources = as_paths(self.validation_sources[name]), as_paths(partners)
+            low_res = open_images(partners, "data.validation_low_res", "refuse")
+            low_res = pair_up(high_res, low_res, scale, "data.validation_low_res", *sources)
         return ImageDataset(high_res, low_res, self.degradation, name)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -284,12 +285,12 @@ def as_paths(sources: str | Path | Sequence[Any]) -> list[Path]:
 
 
 def open_images(
-    sources: Sequence[str | Path], setting: str, unreadable: FaultPolicy, cache: str | Path | None = None
+    sources: str | Path | Sequence[Any], setting: str, unreadable: FaultPolicy, cache: str | Path | None = None
 ) -> list[Photograph]:
     """Return the images of a union of sources, none twice.
 
     Args:
-        sources: folders, image files or packed images.
+        sources: folders, image files or packed images, or lists of them.
         setting: what the user would change, for messages.
         unreadable: what to do with files that do not decode.
         cache: folder in which the files of each source are packed; None to read the files.
@@ -300,7 +301,8 @@ def open_images(
         if is_packed(source):
             found = PackedImages(source).images()
         else:
-            found = check_images(list_images([source], setting), unreadable)
+            skipping = "data.unreadable_images=skip" if setting == "data.train" else ""
+            found = check_images(list_images([source], setting), unreadable, skipping)
             if cache is not None and found:
                 found = pack(found, Path(cache) / _digest(found)).images()
         images |= {image.path.resolve(): image for image in found}

@@ -1,10 +1,15 @@
 """Pair high- and low-resolution images by name, and read whole pairs for validation."""
 
+import logging
+import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -12,6 +17,8 @@ from esrgan_lit.data.photographs import Photograph
 from esrgan_lit.degradations.bicubic import crop_to_multiple
 from esrgan_lit.degradations.pairs import Degradation, Pair
 from esrgan_lit.images.levels import to_planes, to_unit
+
+log = logging.getLogger(__name__)
 
 # What data sets and authors append to an image's name: img_001_SRF_4_HR, babyx4, baby_HR_x4.
 _ENDINGS = re.compile(r"([_-](HR|LR|LRBI|GT|SR|SRF_[2348])|[_-]?x[2348])$", re.IGNORECASE)
@@ -92,28 +99,114 @@ def pair_up(
     low_res: Sequence[Photograph],
     scale: int,
     setting: str = "data.validation_low_res",
+    sources: Sequence[Path] = (),
+    low_sources: Sequence[Path] = (),
 ) -> list[Photograph]:
     """Return for each high-resolution image its low-resolution partner.
+
+    They pair up by name; where several images have one name, by their folders as well: those of the same relative path,
+    endings of data sets aside (``Set5/HR`` and ``Set5/LR_x4``), or else the first source's with the first's, and so on.
 
     Args:
         high_res: whole images.
         low_res: their partners, in any order.
         scale: integer factor between the two.
         setting: that named the partners, for messages.
+        sources: where ``high_res`` was found.
+        low_sources: the same of ``low_res``.
 
     Raises:
         ValueError: naming the images that do not pair up, or one of another size.
     """
     made = f"leave {setting} out to have it made"
-    places = pair_by_name([high.name for high in high_res], [low.name for low in low_res], setting, f"; or {made}")
-    partners = [low_res[place] for place in places]
-    for high, low in zip(high_res, partners, strict=True):
+    partners: dict[Path, Photograph] = {}
+    for highs, lows in _by_folder(high_res, low_res, setting, sources, low_sources):
+        names, candidates = [high.name for high in highs], [low.name for low in lows]
+        places = pair_by_name(names, candidates, setting, f"; or {made}")
+        partners |= {high.path: lows[place] for high, place in zip(highs, places, strict=True)}
+    found = [partners[high.path] for high in high_res]
+    for high, low in zip(high_res, found, strict=True):
         if not is_shrunk(high, low, scale):
             raise ValueError(
                 f"low_res {low.name} is {low.width}×{low.height}, which is not 1/{scale} of high_res {high.name} "
                 f"({high.width}×{high.height}); give the right pair, or {made}"
             )
-    return partners
+    return found
+
+
+def _by_folder(
+    high_res: Sequence[Photograph],
+    low_res: Sequence[Photograph],
+    setting: str,
+    sources: Sequence[Path],
+    low_sources: Sequence[Path],
+) -> list[tuple[list[Photograph], list[Photograph]]]:
+    """Split images and partners into groups that belong together, so that no name is twice in one; one where none is.
+
+    Raises:
+        ValueError: where several images have one name and no folders tell their partners apart.
+    """
+
+    def split(key: Callable[[Photograph, Sequence[Photograph], Sequence[Path]], object]) -> Any:
+        groups: dict[object, tuple[list[Photograph], list[Photograph]]] = {}
+        for side, (images, found_in) in enumerate(((high_res, sources), (low_res, low_sources))):
+            for image in images:
+                groups.setdefault(key(image, images, found_in), ([], []))[side].append(image)
+        unique = all(len({high.name for high in highs}) == len(highs) for highs, _ in groups.values())
+        return list(groups.values()) if unique and all(map(all, groups.values())) else None
+
+    whole = split(lambda image, images, found_in: None)
+    groups = whole or split(_folder_key)
+    if groups is None and len(sources) == len(low_sources):
+        groups = split(_source_key)
+    if groups is None:
+        names = Counter(image.name for image in high_res)
+        twice = _shorten([str(image.path) for image in high_res if names[image.name] > 1], 4)
+        raise ValueError(
+            f"{setting} does not pair up: {twice} have one name; "
+            "put their partners into folders that are called as theirs are, or give as many folders, in the same order"
+        )
+    return groups
+
+
+def _folder_key(image: Photograph, images: Sequence[Photograph], found_in: Sequence[Path]) -> object:
+    """Return an image's folder relative to the one that all share, without endings of data sets."""
+    top = os.path.commonpath([other.path.parent for other in images])
+    parts = (normalized(part) for part in image.path.parent.relative_to(top).parts)
+    return tuple(part.casefold() for part in parts if not _ENDINGS.fullmatch(f"_{part}"))
+
+
+def _source_key(image: Photograph, images: Sequence[Photograph], found_in: Sequence[Path]) -> object:
+    """Return which source an image is of, and its folder in it."""
+    for place, source in enumerate(found_in):
+        if image.path.is_relative_to(source):
+            folder = image.path.parent.relative_to(source) if image.path != source else Path()
+            return place, folder
+    return None
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """Return a name for each file that no other has: without its suffix, and with as many of its folders as it takes.
+
+    Args:
+        paths: of files.
+    """
+    names = [path.stem for path in paths]
+    for place in _places_twice([str(path.with_suffix("")) for path in paths]):  # one folder has NAME.png and NAME.jpg
+        names[place] = paths[place].name.replace(".", "_")
+    above = [list(path.parts[len(path.anchor) > 0 : -1]) for path in paths]
+    while longer := [place for place in _places_twice(names) if above[place]]:
+        for place in longer:
+            names[place] = f"{above[place].pop()}_{names[place]}"
+    for place in _places_twice(names):
+        names[place] += f"_{place + 1}"
+    return names
+
+
+def _places_twice(names: Sequence[str]) -> list[int]:
+    """Return where names stand that stand elsewhere too; some file systems know no capital letters."""
+    times = Counter(map(str.casefold, names))
+    return [place for place, name in enumerate(names) if times[name.casefold()] > 1]
 
 
 def is_shrunk(high: Photograph, low: Photograph, scale: int) -> bool:
@@ -141,7 +234,8 @@ class ValidationImage(NamedTuple):
 class ImageDataset(Dataset[ValidationImage]):
     """Whole images with their low-resolution counterparts, given or made.
 
-    Positions past the last image repeat the first ones, uncounted: every rank of a training validates equally often.
+    Positions past the last image repeat the first ones, uncounted: every rank of a training validates equally often. In
+    place of an image that can no longer be read comes another, uncounted as well.
 
     Args:
         high_res: whole images.
@@ -158,15 +252,35 @@ class ImageDataset(Dataset[ValidationImage]):
     def __len__(self) -> int:
         return len(self.high_res)
 
+    def __post_init__(self) -> None:
+        self.names = unique_names([image.path for image in self.high_res])
+
     def __getitem__(self, position: int) -> ValidationImage:
-        index = position % len(self)
-        image = self.high_res[index]
-        high_res = to_planes(crop_to_multiple(image.pixels(), self.degradation.scale))[0]
-        low_res = (
-            to_planes(self.low_res[index].pixels())[0] if self.low_res else self.degradation.degrade(high_res, index)
-        )
-        pair = Pair(to_unit(low_res), to_unit(high_res))
-        return ValidationImage(image.name, pair, float(position < len(self)), self.set)
+        for further in range(len(self)):
+            index = (position + further) % len(self)
+            try:
+                pair = self._read(index)
+            except OSError as error:
+                if not further:
+                    log.warning(
+                        "validation image %s is left out: %s. The means are over the others, and not to be compared "
+                        "with those before",
+                        *(self.names[index], error),
+                    )
+                continue
+            return ValidationImage(self.names[index], pair, float(position < len(self) and not further), self.set)
+        log.error("none of the %d validation images can be read: this validation measures nothing", len(self))
+        scale, least = self.degradation.scale, 16
+        blank = Pair(torch.zeros(3, least, least), torch.zeros(3, least * scale, least * scale))
+        return ValidationImage(self.names[position % len(self)], blank, 0.0, self.set)
+
+    def _read(self, index: int) -> Pair:
+        high_res = to_planes(crop_to_multiple(self.high_res[index].same_pixels(), self.degradation.scale))[0]
+        if self.low_res is None:
+            low_res = self.degradation.degrade(high_res, index)
+        else:
+            low_res = to_planes(self.low_res[index].same_pixels())[0]
+        return Pair(to_unit(low_res), to_unit(high_res))
 
 
 class NamedImage(NamedTuple):

@@ -48,29 +48,43 @@ class Photograph:
         """Read it: uint8 RGB (height, width, 3)."""
         return read_image(self.path)
 
+    def same_pixels(self) -> np.ndarray:
+        """Read it, and raise OSError where it is no longer of the size that it was checked with."""
+        pixels = self.pixels()
+        if pixels.shape[:2] != (self.height, self.width):
+            now = f"{pixels.shape[1]}×{pixels.shape[0]}"
+            raise OSError(f"{self.path} is {now} now, and was {self.width}×{self.height} when training started")
+        return pixels
 
-def check_images(paths: Sequence[Path], unreadable: FaultPolicy) -> list[Photograph]:
+
+def check_images(
+    paths: Sequence[Path], unreadable: FaultPolicy, skipping: str = "data.unreadable_images=skip"
+) -> list[Photograph]:
     """Return the files that decode, see :func:`sort_out`; the others are left out with a warning, or refused.
 
     Args:
         paths: image files.
         unreadable: ``skip`` or ``refuse``.
+        skipping: what chooses the former, for the message; "" where nothing does.
 
     Raises:
         ValueError: naming and counting the files refused.
     """
     photographs, broken = sort_out(paths)
-    _report(broken, "cannot be decoded whole", unreadable, "unreadable_images", "replace or remove them")
+    _report(broken, "cannot be decoded whole", unreadable, "replace or remove them", skipping)
     return photographs
 
 
-def large_enough(images: Sequence[Photograph], least: int, small: FaultPolicy) -> list[Photograph]:
+def large_enough(
+    images: Sequence[Photograph], least: int, small: FaultPolicy, skipping: str = "data.small_images=skip"
+) -> list[Photograph]:
     """Return the images of at least ``least`` pixels a side; the others are left out with a warning, or refused.
 
     Args:
         images: to choose from.
         least: height and width, in pixels, that an image must have.
         small: ``skip`` or ``refuse``.
+        skipping: what chooses the former, for the message; "" where nothing does.
 
     Raises:
         ValueError: naming and counting the images refused, or when none is left.
@@ -78,22 +92,24 @@ def large_enough(images: Sequence[Photograph], least: int, small: FaultPolicy) -
     large = [image for image in images if min(image.height, image.width) >= least]
     rest = [image for image in images if min(image.height, image.width) < least]
     names = [f"{image.path} ({image.width}×{image.height})" for image in rest]
-    _report(names, f"smaller than {least}×{least}", small, "small_images", "use a smaller crop or remove them")
+    remedy = "use a smaller crop or remove them" if skipping else "remove them, or give larger ones"
+    _report(names, f"smaller than {least}×{least}", small, remedy, skipping)
     if not large:
         raise ValueError(f"none of the {len(images)} images can be used; give some that decode, of {least} px or more")
     return large
 
 
-def _report(names: list[str], fault: str, choice: str, setting: str, remedy: str, most: int = 10) -> None:
+def _report(names: list[str], fault: str, choice: str, remedy: str, skipping: str, most: int = 10) -> None:
     if choice not in ("skip", "refuse"):
-        raise ValueError(f"{setting} {choice!r} is not known; use skip or refuse")
+        raise ValueError(f"{skipping.partition('=')[0]}={choice} is not known; use skip or refuse")
     if not names:
         return
     listing = "\n  ".join(names[:most] + ([f"… and {len(names) - most} more"] if len(names) > most else []))
     message = f"{len(names)} image{'s' * (len(names) > 1)} {fault}:\n  {listing}\n"
     if choice == "refuse":
-        raise ValueError(f"{message}{remedy[0].upper()}{remedy[1:]}, or have them left out with data.{setting}=skip")
-    log.warning("%sleft out (data.%s=skip)", message, setting)
+        skip = f", or have them left out with {skipping}" if skipping else ""
+        raise ValueError(f"{message}{remedy[0].upper()}{remedy[1:]}{skip}")
+    log.warning("%sleft out (%s)", message, skipping)
 
 
 def sort_out(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:

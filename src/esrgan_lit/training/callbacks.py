@@ -64,7 +64,7 @@ class ImagePanels(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the panel of one validation image, and its output."""
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or not float(as_image(batch).counted):  # in place of a lost one came another
             return
         image = cast(Any, pl_module).validation.cropped(as_image(batch))  # what was enlarged
         name = image.name or str(batch_idx)
