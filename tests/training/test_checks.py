@@ -15,6 +15,7 @@ GAN = "gan_rrdb23"
 # Overrides of psnr_rrdb23 (or of an experiment named first) → what is said.
 REFUSED = {
     "trainer.max_steps=4e5": r"trainer\.max_steps=400000\.0 .*whole number.*trainer\.max_steps=400000$",
+    "trainer.max_steps=4e5 stage/scheduler=cosine": r"^trainer\.max_steps=400000\.0 .*trainer\.max_steps=400000$",
     "trainer.max_steps=-1": r"trainer\.max_steps=-1 is too small; give 1 or more",
     "trainer.max_steps=0": r"trainer\.max_steps=0 is too small",
     "trainer.max_steps=null": r"trainer\.max_steps=null .*whole number",

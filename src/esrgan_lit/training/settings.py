@@ -106,7 +106,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
                 key = f"trainer.{group}.{name}"
                 raise ValueError(f"{key}={part} has no _target_; give {key}._target_=PACKAGE.CLASS, or {key}=null")
     _check_trainer(settings["trainer"])
-    for key, node in _parts(settings, ""):
+    # The trainer's first: other parts take its numbers over, and the remedy is to change it there.
+    for key, node in (*_parts(settings["trainer"], "trainer"), *_parts(settings, "")):
         _check_part(key, node)
     for key, least in _LEAST.items():
         found, value = _select(settings, key)

@@ -106,6 +106,8 @@ def wandb_logger(
         agents = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
         identity.write_text(agents or secrets.token_hex(4))
     # Without a key and without a mode, wandb.init would stop the training.
+    if not os.environ.get("WANDB_MODE", "-"):
+        del os.environ["WANDB_MODE"]  # set and empty, which W&B refuses
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     options: dict[str, Any] = {"project": project, "name": name, "save_dir": folder, "group": group}
     options |= {"entity": entity, "tags": list(tags) or None}
