@@ -38,6 +38,7 @@ NAMED = {
     "++stage.scheduler.mode=X": ["++stage.scheduler.mode=max"],
     "trainer.X=X": ["trainer.max_steps=4"],
     "hydra.sweeper.direction=X": ["+hydra.sweeper.direction=maximize"],  # + because it is Optuna's, not chosen here
+    "hydra.sweeper.ax_config.experiment.minimize=X": ["+hydra.sweeper.ax_config.experiment.minimize=true"],  # Ax's
     "stage.losses.X": ["stage.losses.pixel"],
     "stage.loss_weights.X": ["stage.loss_weights.adversarial"],
     "~stage.loss_weights.X": ["~stage.loss_weights.adversarial"],
@@ -87,7 +88,7 @@ def fill(override: str) -> str:
 def test_the_remedies_are_found() -> None:
     """Or the next test would see nothing."""
     known = {"stage.options.clip_norm=1", "trainer.precision=32-true", "stage/perceptual=none", "trainer=cpu"}
-    known |= {"stage.discriminator_optimizer.lr", "stage.perceptual.weights=FILE", "hr=FOLDER"}
+    known |= {"stage.discriminator_optimizer.lr=5e-5", "stage.perceptual.weights=FILE", "hr=FOLDER"}
     known |= {"+experiment=psnr_rrdb23", "data.small_images=skip", "stage.validation.metrics=[X]"}
     assert known <= set(REMEDIES)
 

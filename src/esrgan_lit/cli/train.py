@@ -14,6 +14,8 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from esrgan_lit.overrides import check_overrides
+
 
 def run(config: DictConfig, resume: str = "", way: str | None = None) -> float | None:
     """Train once, or one job of a sweep; end the process as a command does, with a plain message.
@@ -63,8 +65,17 @@ def _exit_plainly(*errors: type[Exception], resume: str = "") -> Iterator[None]:
         sys.exit(f"esrgan-train: {error}")
 
 
-# The entry point of `esrgan-train`.
-main = hydra.main(version_base="1.3", config_path="pkg://esrgan_lit.conf", config_name="train")(run)
+_compose_and_run = hydra.main(version_base="1.3", config_path="pkg://esrgan_lit.conf", config_name="train")(run)
+
+
+def main() -> None:
+    """Entry point of ``esrgan-train``."""
+    try:
+        check_overrides(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"esrgan-train: {error}")
+    _compose_and_run()
+
 
 if __name__ == "__main__":
     main()

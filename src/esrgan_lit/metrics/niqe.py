@@ -168,7 +168,10 @@ def niqe_parameters(given: str | Path | None = None) -> Path:
     """
     if given is not None:
         if not Path(given).is_file():
-            raise MetricUnavailableError(f"{given} is no file; give niqe_pris_params.npz as metrics.niqe_parameters")
+            raise MetricUnavailableError(
+                f"{given} is no file; give niqe_pris_params.npz: "
+                "metrics.niqe_parameters=FILE (in training stage.validation.options.niqe_parameters=FILE)"
+            )
         return Path(given)
     remedy = "or name the file: metrics.niqe_parameters=FILE (in training stage.validation.options.niqe_parameters)"
     try:

@@ -151,8 +151,8 @@ class TrainingHealth(L.Callback):
         if self.first_psnr - float(psnr) > self.lost_decibels:
             log.warning(
                 "PSNR-Y on the validation images is %.2f dB, %.2f less than at the first validation: more than texture "
-                "costs. Look at the panels; a lower stage.optimizer.lr loses less, as does, of the GAN stage, a lower "
-                "stage.loss_weights.adversarial",
+                "costs. Look at the panels; stage.optimizer.lr=5e-5 loses less than 1e-4, as does, of the GAN stage, "
+                "stage.loss_weights.adversarial=1e-3",
                 float(psnr),
                 self.first_psnr - float(psnr),
             )
@@ -188,14 +188,15 @@ class TrainingHealth(L.Callback):
             min(accuracy) > 0.99 and metrics["train/discriminator"] < 0.01,
             f"the discriminator has won: it is right on {min(accuracy):.1%} and its loss is "
             f"{metrics.get('train/discriminator', 0):.4f}, so that the generator learns next to nothing from it. "
-            "Lower its learning rate (stage.discriminator_optimizer.lr) or raise stage.loss_weights.adversarial",
+            "Halve its learning rate, stage.discriminator_optimizer.lr=5e-5 where it is 1e-4, or give the term more "
+            "weight, stage.loss_weights.adversarial=1e-2 where it is 5e-3",
         )
         shift = metrics.get("train/color_shift", 0.0)
         self._watch(
             "color",
             shift > self.color_levels,
-            f"colors drift: the outputs' mean is {shift:.1f} levels of 255 off the ground truth's. Raise "
-            "stage.loss_weights.pixel, or go back to an earlier checkpoint with a lower learning rate",
+            f"colors drift: the outputs' mean is {shift:.1f} levels of 255 off the ground truth's. Give "
+            "the pixels more weight, stage.loss_weights.pixel=0.1 where it is 1e-2, or resume an earlier checkpoint",
         )
 
     def _watch(self, name: str, wrong: bool, message: str) -> None:

@@ -13,6 +13,7 @@ from esrgan_lit.files import atomic_write
 from esrgan_lit.networks.building import fill
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.hub import WEIGHTS
+from esrgan_lit.overrides import as_override
 from esrgan_lit.weights import releases
 from esrgan_lit.weights.layouts import Architecture, WeightsError
 from esrgan_lit.weights.reading import Weights, read_file
@@ -65,9 +66,12 @@ def load_weights_into(generator: Generator, source: str | Path) -> None:
         return
     if differences:
         listing = ", ".join(f"{key} is {theirs} in the file and {ours} here" for key, theirs, ours in differences)
+        # ++ also adds what a configuration does not name.
+        changes = (as_override("scale" if key == "scale" else f"++generator.{key}", to) for key, to, _ in differences)
+        remedy = "generator=rrdb23 or generator=srresnet16" if differences[0][0] == "name" else " ".join(changes)
         raise WeightsError(
-            f"{source} holds another architecture: {listing}. "
-            "Choose the generator that it was trained with (generator=…), or another file"
+            f"{source} holds another architecture: {listing}. Make the network that it was trained with: {remedy}; or "
+            "give another file"
         )
     fill(generator, weights.state)
     generator.metadata = weights.metadata
