@@ -72,7 +72,7 @@ def _raise(error: BaseException) -> None:
         (lambda path: _raise(ValueError(f"{path}\n" * 9)), "fault", "9 lines"),
         (lambda path: _raise(TypeError(f"{path}")), "fault", "TypeError"),
         (lambda path: _raise(AssertionError("left behind")), "fault", "left behind"),
-        (lambda path: bytearray(3 * 10**8).find(1), "fault", "takes"),
+        (lambda path: (b"1" * 3 * 10**8).find(b"0"), "fault", "takes"),
         (lambda path: exec("while True: pass"), "fault", "hangs"),
     ],
 )

@@ -111,10 +111,10 @@ def test_submitted_jobs_and_one_that_fails(tiny: Callable[[str], list[str]], tmp
     launcher = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"]
     result = command(tiny("psnr_rrdb23"), tmp_path, *SWEEP, *launcher, "crop=32,33")
     assert result.returncode == 1
-    assert "crop 33 is not a multiple of scale 4" in result.stderr
+    assert "crop=33 does not fit scale 4; give crop=32 or crop=36" in result.stderr
     jobs = jobs_of(tmp_path / "sweep")
     assert [job.state for job in jobs] == ["complete", "failed, 0 of 2"]
-    assert "crop 33 is not a multiple of scale 4" in jobs[1].failure
+    assert "crop=33 does not fit scale 4; give crop=32 or crop=36" in jobs[1].failure
     table = (tmp_path / "sweep" / "summary.md").read_text()
     assert "| 0 | 32 | complete |" in table
     assert "| 1 | 33 | failed, 0 of 2: " in table

@@ -120,8 +120,8 @@ def test_the_command_in_another_folder(tmp_path: Path, photograph_folder: Path) 
     result = run_command("+experiment=psnr_rrdb23", "trainer=cpu", folder=tmp_path)
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
-    assert "datasets/Set5/HR does not exist" in result.stderr
-    assert "data.validation=[FOLDER,…]" in result.stderr
+    assert "datasets/DIV2K/DIV2K_train_HR does not exist" in result.stderr
+    assert "data.train=[FOLDER,…]" in result.stderr
 
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "my_photographs.yaml").write_text(
