@@ -80,7 +80,7 @@ def test_unknown_names_are_refused() -> None:
     ],
 )
 def test_missing_weights_are_said(name: str, options: MetricOptions) -> None:
-    with pytest.raises(MetricUnavailableError, match=f"nowhere is no file; give .* as metrics.{name}"):
+    with pytest.raises(MetricUnavailableError, match=f"nowhere is no file; give .*metrics.{name}"):
         make_metric(name, 4, options)
 
 
