@@ -73,6 +73,27 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "low").exists()
 
 
+@pytest.mark.parametrize("output", ["high", "high/inner", "high/a.png"])
+def test_no_photograph_is_written_over(photographs: Path, tmp_path: Path, output: str) -> None:
+    before = {path: path.read_bytes() for path in photographs.rglob("*.png")}
+    with pytest.raises(ValueError, match=r"-o .* is there and not an empty folder; name a new one"):
+        degrade(photographs, "-o", tmp_path / output)
+    assert {path: path.read_bytes() for path in photographs.rglob("*") if path.is_file()} == before
+
+
+def test_two_images_for_one_file_are_refused(photographs: Path, tmp_path: Path) -> None:
+    Image.fromarray(make_photograph(50, 66, 2)).save(photographs / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png would both be written to .*a\.png; rename one"):
+        degrade(photographs, "-o", tmp_path / "low")
+    assert not (tmp_path / "low").exists()
+
+
+def test_names_with_dots_are_kept(photographs: Path, tmp_path: Path) -> None:
+    (photographs / "a.png").rename(photographs / "a.v2.png")
+    degrade(photographs / "a.v2.png", "-o", tmp_path / "low")
+    assert {path.name for path in (tmp_path / "low").iterdir()} == {"a.v2.png", "a.v2.json"}
+
+
 def test_every_degradation_that_makes_images_can_be_chosen() -> None:
     shipped = {path.stem for path in (Path(__file__).parents[2] / "conf/degradation").glob("*.yaml")}
     assert shipped - {"pairs"} == set(_NAMES)

@@ -43,17 +43,12 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from esrgan_lit.degradations.bicubic import crop_to_multiple
-    from esrgan_lit.images.listing import list_images
     from esrgan_lit.images.reading import read_image
 
     if options.draws < 1:
         raise ValueError(f"--draws {options.draws} is not positive; the usual is 1")
     settings, degradation = _compose(options.degradation, options.scale, options.seed, options.set)
-    jobs = {
-        path: options.output / (path.relative_to(source) if source.is_dir() else Path(path.name))
-        for source in map(Path, options.sources)
-        for path in list_images([source], "FOLDER")
-    }
+    jobs = _plan(options.sources, options.output)
     rows: dict[str, dict[str, np.ndarray | None]] = {}
     number = 0
     for path, target in tqdm(jobs.items(), "degrading", unit="image"):
@@ -65,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         for draw in range(options.draws):
             low_res, steps = _degrade(degradation, high_res, number)
             ending = f"_{draw}" if options.draws > 1 else ""
-            _write(low_res, target.with_name(f"{target.stem}{ending}.png"), path, number, settings, steps)
+            _write(low_res, target.with_name(f"{target.name}{ending}.png"), path, number, settings, steps)
             if shown:
                 row[f"sample {number}"] = _middle(low_res, _SIDE // degradation.scale)
             number += 1
@@ -78,6 +73,30 @@ def run(options: argparse.Namespace) -> int:
         draw_grid(rows, options.sheet, 2.6)
         print(f"their first ones side by side: {options.sheet}")
     return 0
+
+
+def _plan(sources: list[str], output: Path) -> dict[Path, Path]:
+    """Return where each image goes, without its suffix; nothing that is there is ever written over.
+
+    Raises:
+        ValueError: where the output folder holds something, and for two images that would be written to one file.
+    """
+    from esrgan_lit.images.listing import list_images
+
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"-o {output} is there and not an empty folder; name a new one, so that nothing is replaced")
+    jobs: dict[Path, Path] = {}
+    taken: dict[Path, Path] = {}
+    for source in map(Path, sources):
+        for path in list_images([source], "FOLDER"):
+            kept = path.relative_to(source) if source.is_dir() else Path(path.name)
+            target = output / kept.with_suffix("")
+            if taken.setdefault(target, path) != path:
+                raise ValueError(
+                    f"{taken[target]} and {path} would both be written to {target}.png; rename one of them"
+                )
+            jobs[path] = target
+    return jobs
 
 
 def _compose(name: str, scale: int, seed: int, overrides: list[str]) -> tuple[dict[str, Any], Degradation]:
