@@ -1,4 +1,4 @@
-"""Reading, finding and check_imagesing image files."""
+"""Finding, checking and reading image files."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
         read_image(tmp_path / "bad.png")
 
 
-def test_a_check_images_is_remembered_until_the_file_changes(
+def test_a_verdict_is_remembered_until_the_file_changes(
     photograph_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = list_images([photograph_folder], "data.train")
@@ -94,3 +94,13 @@ def test_saving_leaves_nothing_half_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown file extension"):
         save_image(make_photograph(4, 5, 0), tmp_path / "new" / "a.xyz")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "\x1b[31mred.png", "caf\udce9.png"])
+def test_a_refused_name_stays_on_its_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(ValueError, match="1 image cannot be decoded whole") as raised:
+        check_images([tmp_path / name], "refuse")
+    _, listed, _ = str(raised.value).splitlines()
+    assert listed.isprintable()
+    assert name[-4:] in listed

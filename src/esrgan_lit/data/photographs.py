@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from esrgan_lit.files import cache_folder, recall, remember
+from esrgan_lit.images.listing import printable
 from esrgan_lit.images.reading import read_image
 
 FaultPolicy = Literal["skip", "refuse"]
@@ -104,7 +105,8 @@ def _report(names: list[str], fault: str, choice: str, remedy: str, skipping: st
         raise ValueError(f"{skipping.partition('=')[0]}={choice} is not known; use skip or refuse")
     if not names:
         return
-    listing = "\n  ".join(names[:most] + ([f"… and {len(names) - most} more"] if len(names) > most else []))
+    more = [f"… and {len(names) - most} more"] if len(names) > most else []
+    listing = "\n  ".join([*map(printable, names[:most]), *more])
     message = f"{len(names)} image{'s' * (len(names) > 1)} {fault}:\n  {listing}\n"
     if choice == "refuse":
         skip = f", or have them left out with {skipping}" if skipping else ""
