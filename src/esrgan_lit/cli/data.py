@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from esrgan_lit.cli import degrade
 from esrgan_lit.data.datasets import DATASETS, GROUPS
+from esrgan_lit.overrides import as_override
 
 if TYPE_CHECKING:
     from esrgan_lit.data.check import Finding
@@ -129,7 +130,7 @@ def _run_pack(options: argparse.Namespace) -> int:
     packed = pack(photographs, options.output, options.license or options.licence or "")
     pixels = sum(record.height * record.width for record in packed.records)
     print(f"{options.output}: {len(packed.records):,} images, {pixels / 1e6:,.1f} megapixels. Train on it with")
-    print(f"  data=folder 'data.train=[{options.output}]'")
+    print(f"  data=folder {as_override('data.train', [options.output])}")
     return 0
 
 

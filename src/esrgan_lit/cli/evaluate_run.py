@@ -17,6 +17,7 @@ from esrgan_lit.evaluation.test_sets import TestSet, open_sets
 from esrgan_lit.files import anonymous, cache_folder, file_name, write_text
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
 from esrgan_lit.metrics.registry import make_metric
+from esrgan_lit.overrides import as_override
 from esrgan_lit.reports.evaluation import SetReport, as_markdown, results_table
 from esrgan_lit.reports.evaluation_page import draw_plane, view, write_evaluation, write_pictures
 from esrgan_lit.reports.plots import pyplot
@@ -72,7 +73,8 @@ def prepare(config: DictConfig) -> Plan:
     sources = {method.name: method.source for method in methods}
     for name in finished:
         if name in sources:
-            raise ValueError(f"two methods are called {name!r}; name them: images={{NAME: {finished[name]}}}")
+            remedy = as_override("images", {"NAME": finished[name]})
+            raise ValueError(f"two methods are called {name!r}; name them: {remedy}")
     sets = open_sets(set_settings(settings, finished), degradation, settings["data_root"])
     if not methods and not finished:
         raise ValueError(

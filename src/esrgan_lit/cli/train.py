@@ -14,7 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from esrgan_lit.overrides import check_overrides
+from esrgan_lit.overrides import as_override, check_overrides
 
 
 def run(config: DictConfig, resume: str = "", way: str | None = None) -> float | None:
@@ -39,7 +39,7 @@ def run(config: DictConfig, resume: str = "", way: str | None = None) -> float |
     with _exit_plainly(InstantiationException, ValueError, OSError, MetricUnavailableError):
         parts = prepare(config)
         check_optimized(config, parts[1], way)
-    with _exit_plainly(NonFiniteLossError, OSError, resume=resume or f"hydra.run.dir={config.output_dir}"):
+    with _exit_plainly(NonFiniteLossError, OSError, resume=resume or as_override("hydra.run.dir", config.output_dir)):
         print(f"checkpoints in {fit(config, *parts).parent}")
     return optimized_value(config, parts[1])
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from esrgan_lit.cli.train import run
 from esrgan_lit.files import write_text
+from esrgan_lit.overrides import as_override
 from esrgan_lit.reports.runs import FAILURE
 from esrgan_lit.training.objective import VALUE, way_of
 from esrgan_lit.training.signals import Interrupted
@@ -29,7 +30,7 @@ def main(settings: Path, sweep: str) -> None:
         configure_log(hydra.job_logging, hydra.verbose)
         way = way_of(hydra.sweeper)
     try:
-        value = run(config, f"hydra.sweep.dir={sweep}", way)
+        value = run(config, as_override("hydra.sweep.dir", sweep), way)
         if value is not None and getattr(rank_zero_only, "rank", 0) == 0:
             settings.with_name(VALUE).write_text(repr(value), encoding="utf-8")
     except (Exception, SystemExit) as error:

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from esrgan_lit.files import atomic_write, unfinished_files
+from esrgan_lit.overrides import as_override
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def save_last(trainer: L.Trainer, path: Path) -> None:
     if isinstance(writer, AtomicCheckpointIO) and writer.failure is not None:
         raise OSError(
             f"{path} could not be written at iteration {trainer.global_step} ({writer.failure}). Make room for it; "
-            f"hydra.run.dir={path.parent.parent} resume=auto then resumes from the newest checkpoint there"
+            f"{as_override('hydra.run.dir', path.parent.parent)} resume=auto then resumes from the furthest one there"
         )
 
 
