@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from esrgan_lit.overrides import as_override, check_overrides
+from esrgan_lit.overrides import as_override
 
 # What paths and names are made of, with all that means something to the shell, to Hydra or to OmegaConf.
 PIECES = [
@@ -52,22 +52,3 @@ def test_plain_values_are_printed_plainly() -> None:
     ]
     assert as_override("data.train", ["Fotos (März), 1=2"]) == "'data.train=[\"Fotos (März), 1=2\"]'"
     assert as_override("resume", "my runs/it's.ckpt") == """'resume="my runs/it'"'"'s.ckpt"'"""
-
-
-@pytest.mark.parametrize("text", ["[my photos(1)]", "[a=b]", "[é]", "[a b,c=d]", "my (photos)=x", "it's"])
-def test_text_that_needs_quotes_is_shown_with_them(text: str) -> None:
-    with pytest.raises(ValueError, match="has quotes of its own: ") as raised:
-        check_overrides(["--cfg", "job", f"data.train={text}"])
-    shown = str(raised.value).split("of its own: ")[1]
-    check_overrides(shlex.split(shown))
-    assert read_back(shown) == (text[1:-1].split(",") if text.startswith("[") else text)
-
-
-@pytest.mark.parametrize("key", ["data.train", "data.validation"])
-def test_photographs_of_ones_own_in_an_experiment_of_the_demos(key: str) -> None:
-    command = ["+experiment=quickstart_psnr", f"{key}=[my,more]"]
-    with pytest.raises(ValueError, match=rf"add data=folder: data=folder '{key}=\[my,more\]'"):
-        check_overrides(command)
-    check_overrides([*command, "data=folder"])
-    check_overrides(["+experiment=finetune", *command[1:]])
-    check_overrides(["-m", "+experiment=quickstart_psnr", "seed=1,2", "x=range(1,3)", f"{key}=photos"])

@@ -1,9 +1,8 @@
-"""Write overrides as the shell and Hydra both take them, and say of a wrong one how it is written."""
+"""Write overrides as the shell and Hydra both take them."""
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
@@ -42,42 +41,3 @@ def _text(text: str) -> str:
     # Backslashes stand for themselves but before a quote, where they are doubled (Hydra), and before ${ (OmegaConf).
     text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
     return '"' + re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
-
-
-def check_overrides(arguments: Sequence[str]) -> None:
-    """Look at the overrides of a command line before Hydra does, which says less of two faults.
-
-    Raises:
-        ValueError: for an override that Hydra's grammar does not take, and for photographs of one's own where an
-            experiment has the demo's, both with what to type.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser, named = OverridesParser.create(), {}
-    for argument in arguments:
-        key, sign, text = argument.partition("=")
-        if argument.startswith("-") or not sign:
-            continue
-        try:
-            parsed = parser.parse_override(argument)
-            named[parsed.get_key_element()] = parsed.value()
-        except HydraException as error:
-            inner = text.removeprefix("[").removesuffix("]")
-            value = [each.strip(" \"'") for each in inner.split(",")] if text.startswith("[") else text
-            raise ValueError(
-                f"{argument} is no override ({str(error).splitlines()[0]}). Text with other characters than letters, "
-                f"digits, _, ., / and - has quotes of its own: {as_override(key, value)}"
-            ) from None
-        except AttributeError:  # a sweep's value
-            continue
-    experiment = named.get("+experiment", named.get("experiment"))
-    shipped = files("esrgan_lit.conf") / "experiment" / f"{experiment}.yaml"
-    if "data" in named or not shipped.is_file() or "/data: demo" not in shipped.read_text(encoding="utf-8"):
-        return
-    for key in ("data.train", "data.validation"):
-        if isinstance(named.get(key), list):
-            raise ValueError(
-                f"{experiment} has the demo's photographs; for your own add data=folder: "
-                f"data=folder {as_override(key, named[key])}"
-            )

@@ -10,10 +10,11 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
+from esrgan_lit.cli.check_overrides import check_overrides
+
 
 @hydra.main(version_base="1.3", config_path="pkg://esrgan_lit.conf", config_name="evaluate")
-def main(config: DictConfig) -> None:
-    """Entry point of ``esrgan-evaluate``."""
+def _compose_and_run(config: DictConfig) -> None:
     from esrgan_lit.cli.evaluate_run import prepare, run
 
     try:
@@ -25,3 +26,12 @@ def main(config: DictConfig) -> None:
         sys.exit(f"esrgan-evaluate: {error}")
     except KeyboardInterrupt:
         sys.exit("esrgan-evaluate: stopped; the same command goes on from here")
+
+
+def main() -> None:
+    """Entry point of ``esrgan-evaluate``."""
+    try:
+        check_overrides(sys.argv[1:], "evaluate")
+    except ValueError as error:
+        sys.exit(f"esrgan-evaluate: {error}")
+    _compose_and_run()

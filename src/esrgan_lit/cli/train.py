@@ -14,7 +14,8 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from esrgan_lit.overrides import as_override, check_overrides
+from esrgan_lit.cli.check_overrides import check_overrides
+from esrgan_lit.overrides import as_override
 
 
 def run(config: DictConfig, resume: str = "", way: str | None = None) -> float | None:
@@ -71,7 +72,7 @@ _compose_and_run = hydra.main(version_base="1.3", config_path="pkg://esrgan_lit.
 def main() -> None:
     """Entry point of ``esrgan-train``."""
     try:
-        check_overrides(sys.argv[1:])
+        check_overrides(sys.argv[1:], "train")
     except ValueError as error:
         sys.exit(f"esrgan-train: {error}")
     _compose_and_run()
