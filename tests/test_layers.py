@@ -31,9 +31,9 @@ def test_configurations_of_before_find_their_classes(name: str) -> None:
     assert get_class(f"esrgan_lit.{name}") is getattr(esrgan_lit, name.split(".")[1])
 
 
-def test_the_readmes_map_names_every_module() -> None:
+def test_the_map_names_every_module() -> None:
     root = Path(__file__).parents[1]
-    lines = [line.split() for line in (root / "README.md").read_text(encoding="utf-8").splitlines()]
+    lines = [line.split() for line in (root / "docs" / "how_it_is_built.md").read_text(encoding="utf-8").splitlines()]
     mapped = [words[0] for words in lines if len(words) > 1 and words[0].endswith(".py")]
     modules = [path.name for path in (root / "src" / "esrgan_lit").rglob("*.py") if path.name != "__init__.py"]
     assert sorted(mapped) == sorted(modules)
