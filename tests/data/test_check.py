@@ -1,6 +1,7 @@
 """The check on a folder with one of each fault, made on the spot."""
 
 import csv
+import shutil
 import struct
 import zlib
 from collections import defaultdict
@@ -187,6 +188,18 @@ def test_several_partners_of_one_image_are_named(folders: Path, tmp_path: Path) 
         Fault.NO_PARTNER,
         "several low_res: paired.png, paired_again.png",
     )
+
+
+def test_images_of_one_name_pair_up_by_their_folders(folders: Path, tmp_path: Path) -> None:
+    for kind, source in (("HR", "high/paired.png"), ("LR_x4", "low/pairedx4.png")):
+        for scene in ("a", "b"):
+            (tmp_path / kind / scene).mkdir(parents=True)
+            shutil.copy(folders / source, tmp_path / kind / scene / "paired.png")
+    report = check([tmp_path / "HR"], low_res=tmp_path / "LR_x4")
+    assert set().union(*by_file(report).values()) == {Fault.SAME_PIXELS}
+    (tmp_path / "LR_x4" / "b").rename(tmp_path / "LR_x4" / "c")
+    lonely = [each.path for each in check([tmp_path / "HR"], low_res=tmp_path / "LR_x4").findings if each.detail]
+    assert {tmp_path / "HR" / scene / "paired.png" for scene in ("a", "b")} <= set(lonely)
 
 
 def test_damaged_partners_and_benchmarks_are_named(folders: Path, tmp_path: Path) -> None:

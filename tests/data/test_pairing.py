@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from esrgan_lit.data.pairing import ImageDataset, match_names, pair_by_name, pair_up, unique_names
+from esrgan_lit.data.pairing import ImageDataset, match_files, match_names, pair_files, pair_up, unique_names
 from esrgan_lit.data.photographs import Photograph, check_images
 from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.images.listing import list_images
@@ -26,14 +26,19 @@ PAIRED = {
 @pytest.mark.parametrize("case", PAIRED)
 def test_partners_are_found_by_name(case: str) -> None:
     names, partners = list(PAIRED[case]), list(PAIRED[case].values())[::-1]
-    assert [partners[place] for place in pair_by_name(names, partners, "lr")] == list(PAIRED[case].values())
+    files = [[Path(f"/d/{name}.png") for name in each] for each in (names, partners)]
+    assert [partners[place] for place in pair_files(*files, "lr")] == list(PAIRED[case].values())
 
 
 def test_what_belongs_to_none_or_to_one_already_is_told_apart() -> None:
     matches = match_names(["baby", "bird"], ["babyx4", "baby_again", "babylon", "birds"])
-    assert matches == ([[0, 1], []], [2, 3])
+    assert matches == ([[0, 1], []], [2, 3], ())
     with pytest.raises(ValueError, match="without a partner bird; belonging to none babylon, birds; several for one b"):
-        pair_by_name(["baby", "bird"], ["babyx4", "baby_again", "babylon", "birds"], "lr")
+        pair_files(
+            [Path("baby.png"), Path("bird.png")],
+            [Path(f"{name}.png") for name in ("babyx4", "baby_again", "babylon", "birds")],
+            "lr",
+        )
 
 
 def photograph(path: Path, scale: int = 1) -> Photograph:
@@ -66,6 +71,8 @@ def test_images_of_one_name_that_nothing_tells_apart_are_refused(tmp_path: Path)
     low = [photograph(tmp_path / folder / "x.png", 4) for folder in ("c", "d")]
     with pytest.raises(ValueError, match=r"a/x\.png, .*b/x\.png have one name; put their partners into folders"):
         pair_up(high, low, 4, sources=[tmp_path], low_sources=[tmp_path / "c", tmp_path / "d"])
+    matches = match_files([one.path for one in high], [one.path for one in low], [tmp_path], [tmp_path])
+    assert matches == ([[], []], [0, 1], [0, 1])
 
 
 # Paths, and the names that tell them apart in files.

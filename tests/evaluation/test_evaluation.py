@@ -295,11 +295,17 @@ def test_unpaired_names_are_refused(folders: Path) -> None:
         opened(folders, lr=folders / "LR")
 
 
-def test_truths_of_one_name_are_refused(folders: Path) -> None:
-    (folders / "HR" / "more").mkdir()
-    (folders / "HR" / "more" / "a.png").write_bytes((folders / "HR" / "a.png").read_bytes())
-    with pytest.raises(ValueError, match="would both be called a"):
-        opened(folders)
+def test_truths_of_one_name_pair_up_by_their_folders(folders: Path) -> None:
+    for kind, name in (("HR", "a.png"), ("LR", "ax4.png")):
+        (folders / kind / "more").mkdir()
+        (folders / kind / "more" / name).write_bytes((folders / kind / name).read_bytes())
+    cases = opened(folders, lr=folders / "LR").cases
+    low_res = {case.name: case.low_res for case in cases}
+    assert low_res["HR_a"] == folders / "LR" / "ax4.png"
+    assert low_res["more_a"] == folders / "LR" / "more" / "ax4.png"
+    (folders / "LR" / "more").rename(folders / "LR" / "others")
+    with pytest.raises(ValueError, match=r"lr: .*LR does not pair up: .* have one name; put their partners into fold"):
+        opened(folders, lr=folders / "LR")
 
 
 def test_finished_images_off_by_less_than_the_scale_are_cropped_and_more_are_refused(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from esrgan_lit.data.duplicates import Fingerprint, find_copies, fingerprint, measure_texture, was_jpeg
 from esrgan_lit.data.kernels import EXPECTED, find_kernel
-from esrgan_lit.data.pairing import is_shrunk, match_names
+from esrgan_lit.data.pairing import is_shrunk, match_files
 from esrgan_lit.data.photographs import Photograph
 from esrgan_lit.images.jpeg import luma_quantization
 from esrgan_lit.images.listing import list_images
@@ -143,8 +143,8 @@ def check(
         training, findings = inspect_all(paths, "images")
         held_out, in_benchmark = inspect_all(benchmark_paths, "benchmark")
         findings += [finding for finding in in_benchmark if finding.fault.severity == "error"]
-        if low_paths:
-            pairs, lonely = _match_partners(paths, low_paths)
+        if low_res:
+            pairs, lonely = _match_partners(paths, low_paths, [Path(folder) for folder in folders], [Path(low_res)])
             decoded = {known.photograph.path: known.photograph for known in training}
             jobs = [(decoded[high], low) for high, low in pairs if high in decoded]
             checked = _in_parallel(lambda pair: _check_pair(*pair, scale), jobs, workers, "pairs")
@@ -240,18 +240,24 @@ def _find_copies(images: Sequence[_Known], held_out: Sequence[_Known]) -> Iterat
             yield Finding(known.photograph.path, Fault.LEAKAGE, f"{how} {held_out[copy.of].photograph.path}")
 
 
-def _match_partners(high_res: Sequence[Path], low_res: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[Finding]]:
-    """Return the pairs by name, and a finding for every file that is in none.
+def _match_partners(
+    high_res: Sequence[Path], low_res: Sequence[Path], sources: Sequence[Path], low_sources: Sequence[Path]
+) -> tuple[list[tuple[Path, Path]], list[Finding]]:
+    """Return the pairs, and a finding for every file that is in none.
 
     Args:
         high_res: image files.
         low_res: files that may be their partners.
+        sources: where ``high_res`` was found.
+        low_sources: the same of ``low_res``.
     """
-    matches = match_names([path.stem for path in high_res], [path.stem for path in low_res])
+    matches = match_files(high_res, low_res, sources, low_sources)
     pairs, lonely = [], []
-    for high, found in zip(high_res, matches.of, strict=True):
+    for place, (high, found) in enumerate(zip(high_res, matches.of, strict=True)):
         if len(found) == 1:
             pairs.append((high, low_res[found[0]]))
+        elif place in matches.alike:
+            lonely.append(Finding(high, Fault.NO_PARTNER, "others have its name, and no folders tell them apart"))
         else:
             several = ", ".join(low_res[place].name for place in found)
             lonely.append(Finding(high, Fault.NO_PARTNER, f"several low_res: {several}" if several else "no low_res"))

@@ -170,7 +170,8 @@ class PairDataModule(L.LightningDataModule):
             self.photographs = large_enough(found, self.crop, self.small_images)
             if self.low_res is not None:
                 low_res = open_images(self.low_res, "data.low_res", self.unreadable_images, self.cache)
-                partners = pair_up(found, low_res, self.degradation.scale, "data.low_res")
+                sources = as_paths(self.sources), as_paths(self.low_res)
+                partners = pair_up(found, low_res, self.degradation.scale, "data.low_res", *sources)
                 kept = {image.path for image in self.photographs}
                 self.partners = [low for high, low in zip(found, partners, strict=True) if high.path in kept]
 

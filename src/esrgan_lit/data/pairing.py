@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,19 +32,48 @@ def normalized(stem: str) -> str:
 
 
 class Matches(NamedTuple):
-    """Which candidates belong to which name.
+    """Which candidates belong to which image.
 
     Attributes:
-        of: for each name the positions of its candidates; exactly one where the two pair up.
-        lonely: positions of the candidates that belong to no name.
+        of: for each image the positions of its candidates; exactly one where the two pair up.
+        lonely: positions of the candidates that belong to no image.
+        alike: positions of images of one name whose folders do not tell their partners apart; those have none.
     """
 
     of: list[list[int]]
     lonely: list[int]
+    alike: Sequence[int] = ()
+
+
+def match_files(
+    high_res: Sequence[Path], partners: Sequence[Path], sources: Sequence[Path] = (), low_sources: Sequence[Path] = ()
+) -> Matches:
+    """Find the partners of image files: the one rule, for training, validation, ``esrgan-data check`` and evaluation.
+
+    They pair up by name, see :func:`match_names`; where several images have one name, by their folders as well: those
+    of the same relative path, endings of data sets aside (``Set5/HR`` and ``Set5/LR_x4``), or else the first source's
+    with the first's, and so on.
+
+    Args:
+        high_res: whole images.
+        partners: files that may belong to them.
+        sources: where ``high_res`` was found.
+        low_sources: the same of ``partners``.
+    """
+    found, lonely = [[] for _ in high_res], []
+    groups = _by_folder(high_res, partners, sources, low_sources)
+    alike = [] if groups else _places_twice([path.stem for path in high_res])
+    rest = [place for place in range(len(high_res)) if place not in set(alike)]
+    for highs, lows in groups or [(rest, list(range(len(partners))))]:
+        matches = match_names([high_res[place].stem for place in highs], [partners[place].stem for place in lows])
+        for place, candidates in zip(highs, matches.of, strict=True):
+            found[place] = [lows[candidate] for candidate in candidates]
+        lonely += [lows[candidate] for candidate in matches.lonely]
+    return Matches(found, sorted(lonely), alike)
 
 
 def match_names(names: Sequence[str], candidates: Sequence[str]) -> Matches:
-    """Find the partners of images by name: the one rule, for training, ``esrgan-data check`` and evaluation.
+    """Find the partners of images by name.
 
     A partner of NAME is called NAME, NAMEx4 or NAME_ANYTHING, where endings of data sets (``_SRF_4_HR``) count on
     neither side. Where several names fit, the longest has it.
@@ -67,23 +96,38 @@ def match_names(names: Sequence[str], candidates: Sequence[str]) -> Matches:
     return matches
 
 
-def pair_by_name(names: Sequence[str], candidates: Sequence[str], what: str, remedy: str = "") -> list[int]:
-    """Return for each name the position of its partner among the candidates, see :func:`match_names`.
+def pair_files(
+    high_res: Sequence[Path],
+    partners: Sequence[Path],
+    what: str,
+    remedy: str = "",
+    sources: Sequence[Path] = (),
+    low_sources: Sequence[Path] = (),
+) -> list[int]:
+    """Return for each image the position of its one partner, see :func:`match_files`.
 
     Args:
-        names: of the high-resolution images, without suffix.
-        candidates: names of the files that belong to them, without suffix.
+        high_res: whole images.
+        partners: files that belong to them.
         what: begins the message.
         remedy: ends it, after what can always be done.
+        sources: where ``high_res`` was found.
+        low_sources: the same of ``partners``.
 
     Raises:
         ValueError: naming the images that have no partner, the files that belong to no image, and several for one.
     """
-    matches = match_names(names, candidates)
+    matches = match_files(high_res, partners, sources, low_sources)
+    if matches.alike:
+        alike = _shorten([str(high_res[place]) for place in matches.alike], 4)
+        raise ValueError(
+            f"{what} does not pair up: {alike} have one name; "
+            "put their partners into folders that are called as theirs are, or give as many folders, in the same order"
+        )
     faults = {
-        "without a partner": [name for name, found in zip(names, matches.of, strict=True) if not found],
-        "belonging to none": [candidates[place] for place in matches.lonely],
-        "several for one": [candidates[place] for found in matches.of if len(found) > 1 for place in found],
+        "without a partner": [path.stem for path, found in zip(high_res, matches.of, strict=True) if not found],
+        "belonging to none": [partners[place].stem for place in matches.lonely],
+        "several for one": [partners[place].stem for found in matches.of if len(found) > 1 for place in found],
     }
     if any(faults.values()):
         listing = "; ".join(f"{fault} {_shorten(found)}" for fault, found in faults.items() if found)
@@ -102,10 +146,7 @@ def pair_up(
     sources: Sequence[Path] = (),
     low_sources: Sequence[Path] = (),
 ) -> list[Photograph]:
-    """Return for each high-resolution image its low-resolution partner.
-
-    They pair up by name; where several images have one name, by their folders as well: those of the same relative path,
-    endings of data sets aside (``Set5/HR`` and ``Set5/LR_x4``), or else the first source's with the first's, and so on.
+    """Return for each high-resolution image its low-resolution partner, see :func:`match_files`.
 
     Args:
         high_res: whole images.
@@ -119,12 +160,9 @@ def pair_up(
         ValueError: naming the images that do not pair up, or one of another size.
     """
     made = f"leave {setting} out to have it made"
-    partners: dict[Path, Photograph] = {}
-    for highs, lows in _by_folder(high_res, low_res, setting, sources, low_sources):
-        names, candidates = [high.name for high in highs], [low.name for low in lows]
-        places = pair_by_name(names, candidates, setting, f"; or {made}")
-        partners |= {high.path: lows[place] for high, place in zip(highs, places, strict=True)}
-    found = [partners[high.path] for high in high_res]
+    paths, low_paths = ([image.path for image in images] for images in (high_res, low_res))
+    places = pair_files(paths, low_paths, setting, f"; or {made}", sources, low_sources)
+    found = [low_res[place] for place in places]
     for high, low in zip(high_res, found, strict=True):
         if not is_shrunk(high, low, scale):
             raise ValueError(
@@ -135,53 +173,39 @@ def pair_up(
 
 
 def _by_folder(
-    high_res: Sequence[Photograph],
-    low_res: Sequence[Photograph],
-    setting: str,
-    sources: Sequence[Path],
-    low_sources: Sequence[Path],
-) -> list[tuple[list[Photograph], list[Photograph]]]:
-    """Split images and partners into groups that belong together, so that no name is twice in one; one where none is.
+    high_res: Sequence[Path], partners: Sequence[Path], sources: Sequence[Path], low_sources: Sequence[Path]
+) -> list[tuple[list[int], list[int]]] | None:
+    """Split images and partners into groups that belong together, so that no name is twice in one.
 
-    Raises:
-        ValueError: where several images have one name and no folders tell their partners apart.
+    Returns:
+        Positions of both; one group where no name is twice, None where no folders tell images of one name apart.
     """
 
-    def split(key: Callable[[Photograph, Sequence[Photograph], Sequence[Path]], object]) -> Any:
-        groups: dict[object, tuple[list[Photograph], list[Photograph]]] = {}
-        for side, (images, found_in) in enumerate(((high_res, sources), (low_res, low_sources))):
-            for image in images:
-                groups.setdefault(key(image, images, found_in), ([], []))[side].append(image)
-        unique = all(len({high.name for high in highs}) == len(highs) for highs, _ in groups.values())
+    def split(key: Callable[[Path, Path, Sequence[Path]], object]) -> list[tuple[list[int], list[int]]] | None:
+        groups: dict[object, tuple[list[int], list[int]]] = {}
+        for side, (paths, found_in) in enumerate(((high_res, sources), (partners, low_sources))):
+            top = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
+            for place, path in enumerate(paths):
+                groups.setdefault(key(path, top, found_in), ([], []))[side].append(place)
+        unique = all(len({high_res[place].stem for place in highs}) == len(highs) for highs, _ in groups.values())
         return list(groups.values()) if unique and all(map(all, groups.values())) else None
 
-    whole = split(lambda image, images, found_in: None)
-    groups = whole or split(_folder_key)
-    if groups is None and len(sources) == len(low_sources):
-        groups = split(_source_key)
-    if groups is None:
-        names = Counter(image.name for image in high_res)
-        twice = _shorten([str(image.path) for image in high_res if names[image.name] > 1], 4)
-        raise ValueError(
-            f"{setting} does not pair up: {twice} have one name; "
-            "put their partners into folders that are called as theirs are, or give as many folders, in the same order"
-        )
-    return groups
+    if len({path.stem for path in high_res}) == len(high_res):
+        return [(list(range(len(high_res))), list(range(len(partners))))]
+    return split(_folder_key) or (split(_source_key) if len(sources) == len(low_sources) else None)
 
 
-def _folder_key(image: Photograph, images: Sequence[Photograph], found_in: Sequence[Path]) -> object:
+def _folder_key(path: Path, top: Path, found_in: Sequence[Path]) -> object:
     """Return an image's folder relative to the one that all share, without endings of data sets."""
-    top = os.path.commonpath([other.path.parent for other in images])
-    parts = (normalized(part) for part in image.path.parent.relative_to(top).parts)
+    parts = (normalized(part) for part in path.parent.relative_to(top).parts)
     return tuple(part.casefold() for part in parts if not _ENDINGS.fullmatch(f"_{part}"))
 
 
-def _source_key(image: Photograph, images: Sequence[Photograph], found_in: Sequence[Path]) -> object:
+def _source_key(path: Path, top: Path, found_in: Sequence[Path]) -> object:
     """Return which source an image is of, and its folder in it."""
     for place, source in enumerate(found_in):
-        if image.path.is_relative_to(source):
-            folder = image.path.parent.relative_to(source) if image.path != source else Path()
-            return place, folder
+        if path.is_relative_to(source):
+            return place, path.parent.relative_to(source) if path != source else Path()
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from esrgan_lit.data.fetch import fetch
-from esrgan_lit.data.pairing import normalized, pair_by_name
+from esrgan_lit.data.pairing import normalized, pair_files, unique_names
 from esrgan_lit.data.photographs import sort_out
 from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.images.levels import to_image, to_planes, to_unit
@@ -111,10 +111,11 @@ def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Bicubic, r
     sets = []
     for name, setting in settings.items():
         hr = setting.get("hr") or fetch(setting["catalogue"], root)
-        truths = _by_name(list_images(hr if isinstance(hr, list) else [hr], f"{name}: hr"), f"{name}: hr")
-        low_res = _partners(truths, setting.get("lr"), f"{name}: lr")
+        sources = hr if isinstance(hr, list) else [hr]
+        truths = _by_name(list_images(sources, f"{name}: hr"))
+        low_res = _partners(truths, sources, setting.get("lr"), f"{name}: lr")
         finished = {
-            method: _partners(truths, _subfolder(Path(folder), name), f"{name}: images of {method}")
+            method: _partners(truths, sources, _subfolder(Path(folder), name), f"{name}: images of {method}")
             for method, folder in setting.get("finished", {}).items()
         }
         cases = [
@@ -126,14 +127,11 @@ def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Bicubic, r
     return sets
 
 
-def _by_name(paths: Sequence[Path], what: str) -> dict[str, Path]:
-    """Return {name: ground truth}."""
-    named: dict[str, Path] = {}
-    for path in paths:
-        other = named.setdefault(normalized(path.stem), path)
-        if other is not path:
-            raise ValueError(f"{what}: {other} and {path} would both be called {normalized(path.stem)}; rename one")
-    return named
+def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return {name: ground truth}, without what data sets append; images of one name have their folders in it."""
+    names = [normalized(path.stem) for path in paths]
+    alike = len({name.casefold() for name in names}) < len(names)
+    return dict(zip(unique_names(paths) if alike else names, paths, strict=True))
 
 
 def _subfolder(folder: Path, name: str) -> Path:
@@ -141,8 +139,10 @@ def _subfolder(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_dir() else folder
 
 
-def _partners(truths: Mapping[str, Path], folder: str | Path | None, what: str) -> dict[str, Path]:
-    """Return {name: its partner} for the files of a folder.
+def _partners(
+    truths: Mapping[str, Path], sources: Sequence[str | Path], folder: str | Path | None, what: str
+) -> dict[str, Path]:
+    """Return {name: its partner} for the files of a folder; ``truths`` were found in ``sources``.
 
     Raises:
         ValueError: naming the images that do not pair up.
@@ -150,7 +150,8 @@ def _partners(truths: Mapping[str, Path], folder: str | Path | None, what: str) 
     if folder is None:
         return {}
     paths = list_images([folder], what)
-    places = pair_by_name(list(truths), [path.stem for path in paths], f"{what}: {folder}")
+    high_res = list(truths.values())
+    places = pair_files(high_res, paths, f"{what}: {folder}", "", [Path(one) for one in sources], [Path(folder)])
     return {name: paths[place] for name, place in zip(truths, places, strict=True)}
 
 
