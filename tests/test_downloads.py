@@ -252,10 +252,10 @@ def test_two_at_once_download_once(
         for thread in both:
             thread.start()
         deadline = time.monotonic() + 10
-        while caplog.text.count("another process is fetching this") < 2 and time.monotonic() < deadline:
+        while caplog.text.count("another process is making this") < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
     for thread in both:
         thread.join()
     assert found == [IMAGES, IMAGES]
     assert server.ranges == [None]
-    assert caplog.text.count("another process is fetching this") == 2
+    assert caplog.text.count("another process is making this") == 2

@@ -123,7 +123,7 @@ def locked(lock_file: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log.warning("another process is fetching this (it holds %s); waiting for it", lock_file)
+        log.warning("another process is making this (it holds %s); waiting for it", lock_file)
         lock.acquire()
     try:
         yield

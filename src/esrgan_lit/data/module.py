@@ -18,9 +18,11 @@ from esrgan_lit.data.loading import RankShare, RetryingLoader, StepSampler, Thre
 from esrgan_lit.data.packed import PackedImages, is_packed, pack
 from esrgan_lit.data.pairing import ImageDataset, LowResDataset, NamedImage, ValidationImage, pair_up
 from esrgan_lit.data.photographs import FaultPolicy, Photograph, check_images, large_enough
+from esrgan_lit.data.twin import degraded_twin
 from esrgan_lit.degradations.bicubic import Bicubic, LowResForm
 from esrgan_lit.degradations.given import GivenPairs
 from esrgan_lit.degradations.pairs import Crops, Degradation, make_pairs
+from esrgan_lit.files import cache_folder
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.overrides import as_override
 from esrgan_lit.private_api import batches_begun, epoch_began
@@ -38,8 +40,9 @@ class PairDataModule(L.LightningDataModule):
         train: folders (searched recursively), image files or what ``esrgan-data pack`` made; their union is trained on.
             None where nothing is trained.
         validation: the same, for whole high-resolution images, or None for no validation.
-        validation_low_res: folder of their low-resolution partners, or several; made from them where None. For
-            ``validation_sets`` a mapping of names to folders.
+        validation_low_res: folder of their low-resolution partners, or several; made from them where None, by a random
+            degradation once and for all (:mod:`esrgan_lit.data.twin`). For ``validation_sets`` a mapping of names to
+            folders.
         scale: factor between low and high resolution.
         crop: side of the high-resolution training crops, a multiple of ``scale``.
         batch: crops per GPU and iteration.
@@ -49,7 +52,8 @@ class PairDataModule(L.LightningDataModule):
         small_images: ``skip`` (with a warning that counts them) or ``refuse`` images smaller than the crop.
         unreadable_images: ``skip`` or ``refuse`` files that cannot be decoded whole.
         in_memory: decode every training image once and keep it (uint8: 3 bytes per pixel).
-        cache: folder in which the training files are packed before the first training; None for no packing.
+        cache: folder in which the training files are packed before the first training, and degraded validation images
+            are kept; None for no packing, and the user's cache folder for the latter.
         texture_candidates: of so many random crops the most textured one is taken; 1 for any.
         on_device: send uint8 crops to the device and make low resolution, flips and rotations there: the same pairs.
         workers: processes that prepare batches; 0 for a thread of this process; None for a thread where nothing has to
@@ -179,7 +183,8 @@ class PairDataModule(L.LightningDataModule):
         """Return what tells two sets of validation images apart, for checkpoints: their figures do not compare."""
         digests = {}
         for name, images in self.validation_sets.items():
-            files = [[each.name, each.height, each.width, _bytes_in(each.path)] for each in _all_images(images)]
+            given = (images.low_res or ()) if name in self.validation_low_res else ()
+            files = [[one.name, one.height, one.width, _bytes_in(one.path)] for one in (*images.high_res, *given)]
             digests[name] = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
         return {"validation_sets": digests}
 
@@ -232,6 +237,8 @@ class PairDataModule(L.LightningDataModule):
             sources = as_paths(self.validation_sources[name]), as_paths(partners)
             low_res = open_images(partners, "data.validation_low_res", "refuse")
             low_res = pair_up(high_res, low_res, scale, "data.validation_low_res", *sources)
+        elif self.degradation.random:
+            low_res = degraded_twin(high_res, self.degradation, Path(self.cache or cache_folder()) / "degraded")
         return ImageDataset(high_res, low_res, self.degradation, name)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -330,10 +337,6 @@ def _by_set(low_res: Any, sets: Mapping[str, Sources]) -> dict[str, str | Path]:
                 f"{', '.join(filter(None, sets)) or 'none'}; give it one of these names"
             )
     return dict(low_res)
-
-
-def _all_images(images: ImageDataset) -> list[Photograph]:
-    return [*images.high_res, *(images.low_res or ())]
 
 
 def _bytes_in(path: Path) -> int | None:

@@ -78,6 +78,10 @@ class PackedImage(Photograph):
         start, row = self.record.offset, 3 * self.width
         self.packed.prefetch(start + max(0, top) * row, start + min(bottom, self.height) * row)
 
+    def content(self) -> str:
+        """Return the hash of its pixels."""
+        return self.record.sha256
+
     def pixels(self) -> np.ndarray:
         """Return uint8 RGB (height, width, 3), read-only."""
         return self.packed.pixels[self.record.offset : self.record.end].reshape(self.height, self.width, 3)

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from tqdm import tqdm
 
-from esrgan_lit.files import cache_folder, recall, remember
+from esrgan_lit.files import cache_folder, digest, recall, remember
 from esrgan_lit.images.listing import printable
 from esrgan_lit.images.reading import read_image
 
@@ -44,6 +44,10 @@ class Photograph:
 
     def prefetch(self, top: int, bottom: int) -> None:
         """Have these rows read soon; of a file that is decoded whole, none."""
+
+    def content(self) -> str:
+        """Return a hash of what is in it."""
+        return digest(self.path)
 
     def pixels(self) -> np.ndarray:
         """Read it: uint8 RGB (height, width, 3)."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class RandomDegradation(Degradation):
 
     seed: int
     boundary: Boundary = "symmetric"
+    random: ClassVar[bool] = True
 
     @abstractmethod
     def draw(self, random: np.random.Generator) -> Steps:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -43,10 +43,12 @@ class Degradation(ABC):
         scale: factor between high and low resolution.
         margin: pixels around a high-resolution crop that its low-resolution pixels depend on; a multiple of ``scale``.
         boundary: what stands there where a crop lies at its image's edge.
+        random: whether it draws: validation images then have a twin on the disk, which is made once.
     """
 
     scale: int
     boundary: Boundary
+    random: ClassVar[bool] = False
 
     @property
     @abstractmethod
