@@ -20,7 +20,7 @@ CASES ?= 2000
 SEED ?= 0
 FUZZ ?=
 
-.PHONY: help install check test fuzz lint wheel quickstart notebooks miniature clean
+.PHONY: help install check test fuzz lint wheel docs quickstart notebooks miniature clean
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ lint: install ## ruff and basedpyright
 wheel: install ## the wheel, in dist/
 	$(BIN)/python -m build --no-isolation --wheel
 
+docs: install ## the site, in site/; fails at any warning and at any broken link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 quickstart: install ## train a small network of each stage in minutes and compare them
 	$(BIN)/esrgan-train +experiment=quickstart_psnr hydra.run.dir=$(RUN)/psnr $(PSNR)
 	$(BIN)/esrgan-train +experiment=quickstart_gan stage.start_from=$(RUN)/psnr/checkpoints/last.ckpt hydra.run.dir=$(RUN)/gan $(GAN)
@@ -66,4 +69,4 @@ miniature: install ## judge the paper's claims on small networks, in an hour: ma
 	$(BIN)/python benchmarks/paper_in_miniature.py --photographs $(PHOTOGRAPHS) --output runs/miniature $(MINIATURE)
 
 clean: ## remove what `make` made, but for runs/
-	rm -rf .venv build dist
+	rm -rf .venv build dist site

@@ -1,0 +1,365 @@
+"""Make the site's generated pages: the reference from the code and conf/, the gallery, the drawing of the layers."""
+
+import argparse
+import ast
+import base64
+import inspect
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import import_module
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import esrgan_lit
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+# What another library's class takes has its meaning there.
+ELSEWHERE = {
+    "torch.": "https://docs.pytorch.org/docs/stable/search.html?q=",
+    "lightning.": "https://lightning.ai/docs/pytorch/stable/search.html?q=",
+}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made from the code."""
+    pages = {
+        "reference/configuration.md": configuration(),
+        "reference/commands.md": commands(),
+        "reference/python.md": python(),
+        "contributing.md": _moved((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")),
+        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        "examples.md": examples(),
+        "layers.svg": layers(),
+        **gallery(),
+    }
+    for path, content in pages.items():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead links to files beside docs/ to their pages."""
+    markdown = re.sub(r"\(\.\./notebooks/(\w+)\.ipynb\)", r"(gallery.md#\1)", markdown)
+    return re.sub(r"\(\.\./(CONTRIBUTING|CHANGELOG)\.md", lambda found: f"({found[1].lower()}.md", markdown)
+
+
+def _moved(text: str) -> str:
+    """Return a text of the checkout's root with its links as they are in docs/."""
+    return re.sub(r"\((?:docs/)?([\w/]+\.md)", r"(\1", text)
+
+
+# --- the configuration
+
+
+class Row(NamedTuple):
+    """A key of the configuration, each cell as it is shown."""
+
+    key: str
+    default: str
+    meaning: str
+    taker: str
+
+
+def configuration() -> str:
+    """Return every key of conf/, by file: its default, its meaning, and what takes it."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every key of `conf/`, with its default. Give a key another value by its whole name, for example "
+        "`esrgan-train +experiment=psnr_rrdb23 stage.optimizer.lr=1e-4`. `esrgan-train --cfg job +experiment=NAME` "
+        "prints all of them composed. The meanings are the comments of the files, or the documentation of the class "
+        "that takes the value.",
+        "",
+    ]
+    folder = None
+    for name, (text, rows) in files_of_conf().items():
+        if name.parent != folder:
+            folder = name.parent
+            lines += [f"## {'conf' if folder == Path() else folder}", ""]
+        chosen = {"train": "esrgan-train", "evaluate": "esrgan-evaluate"}.get(name.stem, f"{folder}={name.stem}")
+        lines += [f"### `{chosen}`" if "-" not in chosen else f"### {chosen}", "", *_head(text), ""]
+        if rows:
+            lines += ["| key | default | meaning | goes to |", "|---|---|---|---|"]
+            lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows] + [""]
+    return "\n".join(lines)
+
+
+def files_of_conf() -> dict[Path, tuple[str, list[Row]]]:
+    """Return text and rows of every file of conf/, the two whole configurations first.
+
+    What has its meaning in one file has it in those, too, that give it another value.
+    """
+    paths = sorted((ROOT / "conf").rglob("*.yaml"), key=lambda path: (path.parent != ROOT / "conf", path))
+    found = {}
+    for path in paths:
+        name, text = path.relative_to(ROOT / "conf"), path.read_text(encoding="utf-8")
+        package = re.search(r"^# @package (\S+)$", text, re.MULTILINE)
+        found[name] = text, list(rows_of(text, package[1] if package else ".".join(name.parent.parts)))
+    known = {row.key: row for _, rows in reversed(found.values()) for row in rows if row.meaning}
+    for _, rows in found.values():
+        for index, row in enumerate(rows):
+            if not row.meaning and row.key in known:
+                rows[index] = row._replace(meaning=known[row.key].meaning, taker=known[row.key].taker)
+    return found
+
+
+def _head(text: str) -> list[str]:
+    """Return the comment above a file's first key; the four lines of an experiment's stay lines."""
+    head = [line[2:] for line in takewhile(lambda line: line.startswith("#"), text.splitlines())]
+    return [line + ("  " if re.match(r"\w+:", line) else "") for line in head if not line.startswith("@package")]
+
+
+def rows_of(text: str, package: str) -> Iterator[Row]:
+    """Yield a row for every value in a YAML file.
+
+    Args:
+        text: of the file.
+        package: of its keys; ``_global_`` for none.
+    """
+    root = yaml.compose(text)
+    if isinstance(root, yaml.MappingNode):
+        yield from _rows(root, "" if package == "_global_" else package, None, text.splitlines())
+
+
+def _rows(node: yaml.MappingNode, prefix: str, taker: str | None, lines: list[str]) -> Iterator[Row]:
+    for key, value in node.value:
+        if key.value == "_target_":
+            taker = value.value
+    for key, value in node.value:
+        name = f"{prefix}.{key.value}".lstrip(".")
+        if key.value in ("defaults", "_partial_", "<<") or name == "hydra":
+            continue
+        meaning = _comment(lines, key.start_mark.line) or _argument(taker, key.value)
+        if key.value == "_target_":
+            yield Row(f"`{prefix}`", f"`{value.value}`", _summary(value.value), "")
+        elif isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
+            if meaning:
+                yield Row(f"`{name}`", "", meaning, f"`{taker}`" if taker else "")
+            yield from _rows(value, name, None, lines)
+        else:
+            default = f"`{' '.join(text_of(value, lines).split())}`"
+            yield Row(f"`{name}`", default, meaning or _elsewhere(taker), f"`{taker}`" if taker else "")
+
+
+def text_of(node: yaml.Node, lines: list[str]) -> str:
+    """Return a value as it stands in its file, on one line."""
+    start, end = node.start_mark, node.end_mark
+    if start.line == end.line:
+        return lines[start.line][start.column : end.column] or "null"
+    rows = [lines[start.line][start.column :], *lines[start.line + 1 : end.line]]
+    rows += [lines[end.line][: end.column]] if end.column else []
+    return " ".join(re.sub(r"\s#.*", "", row).strip() for row in rows)
+
+
+def _comment(lines: list[str], line: int) -> str:
+    """Return the comment behind a key."""
+    behind = re.search(r"(?:^|\s)#\s*(.*)$", lines[line])
+    return behind[1] if behind else ""
+
+
+def _documentation(taker: str | None) -> str:
+    """Return the docstring of one of our classes or functions, and of what it derives from."""
+    if taker is None or not taker.startswith("esrgan_lit."):
+        return ""
+    part = getattr(esrgan_lit, taker.removeprefix("esrgan_lit."))
+    classes = inspect.getmro(part) if inspect.isclass(part) else (part,)
+    return "\n".join(inspect.cleandoc(one.__doc__ or "") for one in classes if one.__module__.startswith("esrgan_lit"))
+
+
+def _argument(taker: str | None, name: str) -> str:
+    """Return what a docstring says of an argument, on one line."""
+    found = re.search(rf"^    {re.escape(name)}: (.*(?:\n {{5,}}.*)*)", _documentation(taker), re.MULTILINE)
+    return " ".join(found[1].split()) if found else ""
+
+
+def _summary(taker: str) -> str:
+    return _documentation(taker).partition("\n")[0] or _elsewhere(taker)
+
+
+def _elsewhere(taker: str | None) -> str:
+    """Return where another library says what its class takes."""
+    address = next((url for start, url in ELSEWHERE.items() if taker and taker.startswith(start)), None)
+    return f"[{str(taker).rpartition('.')[2]}]({address}{str(taker).rpartition('.')[2]})" if address else ""
+
+
+def _cell(text: str) -> str:
+    """Return text that a table's cell can hold."""
+    return re.sub(r"``(.+?)``|:\w+:`(.+?)`", r"`\1\2`", text).replace("|", "\\|")
+
+
+# --- the commands
+
+
+class _Parser(Exception):  # noqa: N818 (it ends a command before it does anything)
+    """A command's parser, once it is whole."""
+
+
+def commands() -> str:
+    """Return the options of every command, from the parsers themselves."""
+    lines = ["# Commands", "", "`COMMAND --help` prints the same.", ""]
+    for name, target in PROJECT["project"]["scripts"].items():
+        if name in ("esrgan-train", "esrgan-evaluate"):
+            lines += [f"## {name}", "", _hydra_command(name), ""]
+            continue
+        parser = parser_of(target)
+        lines += _options(parser, 2)
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for part in action.choices.values():
+                    lines += _options(part, 3)
+    return "\n".join(lines)
+
+
+def _hydra_command(name: str) -> str:
+    kind = "train" if name == "esrgan-train" else "evaluate"
+    return (
+        f"Takes overrides of the [configuration](configuration.md#{name}): `{name} KEY=VALUE …`. `--cfg job` prints "
+        "what they compose to, `--help` the choices, `-m` runs a sweep, `--config-dir FOLDER` adds files of yours. "
+        f"The whole configuration is `conf/{kind}.yaml`."
+    )
+
+
+def parser_of(target: str) -> argparse.ArgumentParser:
+    """Return the parser of a command.
+
+    Args:
+        target: ``module:function``.
+    """
+    module, _, function = target.partition(":")
+
+    def stop(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        raise _Parser(parser)
+
+    kept = {
+        name: getattr(argparse.ArgumentParser, name) for name in ("parse_known_args", "parse_known_intermixed_args")
+    }
+    arguments, sys.argv = sys.argv, ["command", "--help-nothing"]
+    try:
+        for name in kept:
+            setattr(argparse.ArgumentParser, name, stop)
+        getattr(import_module(module), function)([])
+    except _Parser as found:
+        return found.args[0]
+    finally:
+        sys.argv = arguments
+        for name, method in kept.items():
+            setattr(argparse.ArgumentParser, name, method)
+    raise ValueError(f"{target} reads no options")
+
+
+def _options(parser: argparse.ArgumentParser, level: int) -> list[str]:
+    """Return a command's section: what it does, and its options as a table."""
+    lines = [f"{'#' * level} {parser.prog}", "", parser.description or "", ""]
+    rows = [action for action in parser._actions if action.help != argparse.SUPPRESS and action.dest != "help"]
+    rows = [action for action in rows if not isinstance(action, argparse._SubParsersAction)]
+    if rows:
+        lines += ["| option | meaning | default |", "|---|---|---|"]
+    for action in rows:
+        value = action.metavar or (action.dest.upper() if action.option_strings else action.dest)
+        value = " ".join(value) if isinstance(value, tuple) else value
+        if action.choices is not None:
+            value = "{" + ", ".join(map(str, action.choices)) + "}"
+        taken = f" {value}" if action.nargs != 0 else ""
+        name = ", ".join(action.option_strings) + taken if action.option_strings else value
+        default = "" if action.default in (None, False, argparse.SUPPRESS, []) else f"`{action.default}`"
+        meaning = (action.help or "") % {"default": action.default, "prog": parser.prog}
+        lines.append("| " + " | ".join(map(_cell, (f"`{name}`", meaning, default))) + " |")
+    return [*lines, ""]
+
+
+# --- Python
+
+
+def python() -> str:
+    """Return the public names; mkdocstrings reads the rest from the code."""
+    modules = {name: module for module, names in esrgan_lit._MODULES.items() for name in names}
+    lines = [
+        "# Python",
+        "",
+        "The public names. `import esrgan_lit` loads none of them; each is loaded when it is used.",
+        "",
+    ]
+    lines += [f"::: esrgan_lit.{modules[name]}.{name}\n" for name in esrgan_lit.__all__]
+    return "\n".join(lines)
+
+
+# --- the gallery
+
+
+def gallery() -> dict[str, str | bytes]:
+    """Return the gallery's page and the pictures that the notebooks hold, by path."""
+    lines = [
+        "# Gallery",
+        "",
+        "What the notebooks draw, as they are kept in `notebooks/`. `make notebooks` draws it anew.",
+        "",
+    ]
+    pictures: dict[str, str | bytes] = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        title = "".join(cells[0]["source"]).partition("\n")
+        lines += [f"## {title[0].lstrip('# ')} {{ #{path.stem} }}", "", f"`notebooks/{path.name}`", ""]
+        text = ""
+        for cell in cells[1:]:
+            if cell["cell_type"] == "markdown":
+                text = "".join(cell["source"]).strip()
+                continue
+            for kind, data in _pictures(cell):
+                name = f"gallery/{path.stem}_{len(pictures)}.{kind}"
+                pictures[name] = data
+                heading = re.match(r"#+ (.*)", text)
+                words = heading[1] if heading else title[0].lstrip("# ")
+                lines += [f"![{words}]({name})", "", f"*{words}*", ""]
+    return {"gallery.md": "\n".join(lines), **pictures}
+
+
+def _pictures(cell: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    for output in cell.get("outputs", ()):
+        for kind in ("jpeg", "png"):
+            if data := output.get("data", {}).get(f"image/{kind}"):
+                yield kind, base64.b64decode("".join(data))
+
+
+# --- the examples
+
+
+def examples() -> str:
+    """Return the programs of examples/, each behind its first lines."""
+    lines = ["# Three small programs", "", "Each is complete. `python examples/NAME.py --help` has its options.", ""]
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        lines += [f"## {path.name}", "", ast.get_docstring(ast.parse(text)) or "", "", "```python", text, "```", ""]
+    return (
+        "\n".join(lines).replace("``python examples", "`python examples").replace("]``", "]`").replace(".py``", ".py`")
+    )
+
+
+# --- the layers
+
+
+def layers() -> str:
+    """Return a drawing of the layers that import-linter holds, the commands on top."""
+    rows = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+    rows = [[name.strip() for name in row.split("|")] for row in rows]
+    height, width, gap = 34, 680, 8
+    parts = []
+    for index, names in enumerate(rows):
+        side = (width - gap * (len(names) - 1)) / len(names)
+        for place, name in enumerate(names):
+            x, y = place * (side + gap), index * (height + gap)
+            parts.append(
+                f'<rect x="{x:.0f}" y="{y}" width="{side:.0f}" height="{height}" rx="5" fill="#00897b" '
+                f'fill-opacity="{0.9 - 0.05 * index:.2f}"/><text x="{x + side / 2:.0f}" y="{y + 22}" fill="#fff" '
+                f'font-family="sans-serif" font-size="14" text-anchor="middle">{name}</text>'
+            )
+    total = len(rows) * (height + gap)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total}" role="img">{"".join(parts)}</svg>'

@@ -1,0 +1,35 @@
+"""The programs of examples/: each runs to its end, and its weights are used by another part."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+from esrgan_lit import load_generator
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec",
+    "ignore:.*does not have many workers",
+    "ignore:You defined a `validation_step` but have no",
+    "ignore:Total length of `list` across ranks is zero",
+)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_it_trains_and_its_weights_load(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [name])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](["--iterations", "2"])
+    generator = load_generator(f"{name}.safetensors")
+    low_res = torch.rand(1, 3, 8, 9, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert generator(low_res).shape == (1, 3, 32, 36)
+
+
+def test_a_shaken_hand_depends_on_the_sample_alone() -> None:
+    degradation = runpy.run_path(str(EXAMPLES / "own_degradation.py"))["ShakenHand"]()
+    image = torch.randint(256, (3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(degradation.degrade(image, 3), degradation.degrade(image, 3))
+    assert not torch.equal(degradation.degrade(image, 3), degradation.degrade(image, 4))
