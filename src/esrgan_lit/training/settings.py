@@ -9,8 +9,9 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import is_dataclass
 from pathlib import PurePath
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 import torch
 from hydra.errors import InstantiationException
@@ -22,6 +23,7 @@ from esrgan_lit.overrides import as_override
 
 log = logging.getLogger(__name__)
 
+_WITH_TARGET = ("generator", "data", "stage", "trainer")
 # The kinds of what stands beside the parts, which nobody's constructor declares.
 _KINDS = {
     "name": str,
@@ -32,13 +34,14 @@ _KINDS = {
     "optimized_metric": str | None,
     "output_dir": str,
     "data_root": str,
-    "stage": Mapping[str, Any],
-    "data": Mapping[str, Any],
-    "generator": Mapping[str, Any],
-    "trainer": Mapping[str, Any],
+    **dict.fromkeys(_WITH_TARGET, Mapping[str, Any]),
     "trainer.callbacks": Mapping[str, Any] | None,
     "trainer.logger": Mapping[str, Any] | Literal[False] | None,
+    "stage.validation": Mapping[str, Any] | None,
+    "stage.validation.rank_by": str | None,
 }
+# Looked into before the rest is checked.
+_CONTAINERS = (*_WITH_TARGET, "trainer.callbacks", "trainer.logger", "stage.validation", "stage.validation.rank_by")
 # Least value of numbers that no constructor of ours checks. Iterations are the only clock, and every part counts them.
 _LEAST = {
     "seed": 0,
@@ -63,6 +66,18 @@ _EXAMPLES = {
     str: "text",
     types.NoneType: "null",
 }
+
+
+def check_containers(config: DictConfig) -> None:
+    """Raise ValueError where something else stands for a part of the configuration that others look into."""
+    settings = cast(Mapping[str, Any], OmegaConf.to_container(config))
+    for key in _CONTAINERS:
+        found, value = _select(settings, key)
+        if found:
+            _check_kind(key, value, _KINDS[key], ...)
+    for key in _WITH_TARGET:
+        if "_target_" not in settings[key]:
+            raise ValueError(f"{key}={settings[key]} has no _target_; choose one by {key}=NAME, --help lists them")
 
 
 def take_shipped_parts_along(config: DictConfig) -> None:
@@ -210,6 +225,8 @@ def _check_part(key: str, node: Mapping[str, Any]) -> None:
     target = _locate(node["_target_"], key)
     known = _parameters(target)
     kinds = _kinds(target)
+    if not isinstance(node.get("_partial_", False), bool):
+        raise ValueError(f"{key}._partial_={node['_partial_']} does not fit; give true or false")
     for name, value in node.items():
         if name in ("_target_", "_partial_", "_args_", "_recursive_", "_convert_"):
             continue
@@ -284,7 +301,8 @@ def fits(value: Any, kind: Any) -> bool:
         if not isinstance(value, list):
             return False
         return all(fits(each, arguments[0]) for each in value) if arguments else True
-    return not (isinstance(outer, type) and issubclass(outer, torch.nn.Module))  # of others only the constructor knows
+    # Of others only the constructor knows.
+    return not (isinstance(outer, type) and (issubclass(outer, torch.nn.Module) or is_dataclass(outer)))
 
 
 _CALLABLE, _ITERABLE, _MAPPING = (get_origin(each) for each in (Callable[[], None], Iterable[int], Mapping[str, int]))
@@ -295,7 +313,7 @@ def _can_be_told(kind: Any) -> bool:
     outer = get_origin(kind) or kind
     plain = (None, types.NoneType, bool, int, float, str, Literal, Union, types.UnionType, _CALLABLE, _ITERABLE)
     container = isinstance(outer, type) and issubclass(outer, PurePath | Mapping | Sequence | torch.nn.Module)
-    return outer in plain or container
+    return outer in plain or container or is_dataclass(outer)
 
 
 def _describe(kind: Any) -> str:

@@ -20,7 +20,7 @@ from esrgan_lit.training.checks import check_crop, check_fits, check_parts
 from esrgan_lit.training.folder_lock import folder_held
 from esrgan_lit.training.objective import check_optimized
 from esrgan_lit.training.resume import find_start
-from esrgan_lit.training.settings import build, check_set, check_settings, take_shipped_parts_along
+from esrgan_lit.training.settings import build, check_containers, check_set, check_settings, take_shipped_parts_along
 from esrgan_lit.training.validation import BOUNDED
 from esrgan_lit.training.wandb import TolerantWandbLogger
 
@@ -114,6 +114,7 @@ def normalize(config: DictConfig) -> None:
     Raises:
         ValueError: for keys that are not known, and for values that cannot be said so.
     """
+    check_containers(config)
     _check_keys(config)
     take_old_names(config)
     take_shipped_parts_along(config)
