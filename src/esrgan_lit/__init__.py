@@ -65,6 +65,7 @@ _CONFIGURED = {
     "degradations.blur": ("BlurKernels",),
     "degradations.bsrgan": ("BsrganDegradation",),
     "degradations.given": ("GivenPairs",),
+    "degradations.parity": ("RealEsrganParity",),
     "degradations.real_esrgan": ("DegradationPass", "RealEsrganDegradation"),
     "losses.adversarial": ("RelativisticAverageLoss", "StandardLoss"),
     "losses.perceptual": ("PerceptualLoss",),

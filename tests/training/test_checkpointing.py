@@ -71,13 +71,16 @@ def assert_same_state(first: Path, second: Path) -> None:
         assert same, key
 
 
+PARITY = ["degradation=realesrgan_parity", "data.degradation.pool=4"]  # which has more to remember
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("processes", "more"), [(1, []), (2, []), (2, PARITY)])
 def test_killed_and_resumed_equals_uninterrupted(
-    tiny: Callable[[str], list[str]], tmp_path: Path, processes: int
+    tiny: Callable[[str], list[str]], tmp_path: Path, processes: int, more: list[str]
 ) -> None:
     """Killed while a checkpoint is written, in a validation, and between both networks' steps of one iteration."""
-    common = [*overrides(tiny, processes), f"trainer.max_steps={STEPS}"]
+    common = [*overrides(tiny, processes), *more, f"trainer.max_steps={STEPS}", f"data.cache={tmp_path}/cache"]
     result = start(*common, f"hydra.run.dir={tmp_path}/whole", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     common += [f"hydra.run.dir={tmp_path}/run", "resume=auto"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from esrgan_lit.degradations.pairs import Degradation
 
-_NAMES = ("bicubic", "bsrgan", "light", "realesrgan")  # of conf/degradation/ that make images
+_NAMES = ("bicubic", "bsrgan", "light", "realesrgan", "realesrgan_parity")  # of conf/degradation/ that make images
 _ROWS, _SIDE = 12, 256  # photographs in a sheet, and pixels of each that are shown
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812 (Lightning's own idiom)
+import torch
 from torch.utils.data import DataLoader
 
 from esrgan_lit.data.crops import CropDataset
@@ -29,6 +31,7 @@ from esrgan_lit.private_api import batches_begun, epoch_began
 from esrgan_lit.resize import Boundary
 
 Sources = Sequence[str | Path]
+log = logging.getLogger(__name__)
 
 
 class PairDataModule(L.LightningDataModule):
@@ -106,6 +109,11 @@ class PairDataModule(L.LightningDataModule):
         for name, number, usual in (("batch", batch, 16), ("texture_candidates", texture_candidates, 1)):
             if number < 1:
                 raise ValueError(f"{name} {number} is not positive; the usual is {usual}")
+        if self.degradation.stateful and not on_device:
+            raise ValueError(
+                "data.on_device=false makes pairs ahead of the training, and this degradation remembers those of "
+                "earlier batches, for checkpoints, too; give data.on_device=true"
+            )
         if workers is not None and workers < 0:
             raise ValueError(f"workers {workers} is negative; give 0 for a thread, or null to choose by what is read")
         self.sources = train
@@ -180,13 +188,34 @@ class PairDataModule(L.LightningDataModule):
                 self.partners = [low for high, low in zip(found, partners, strict=True) if high.path in kept]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what tells two sets of validation images apart, for checkpoints: their figures do not compare."""
+        """Return what tells two sets of validation images apart, for checkpoints: their figures do not compare.
+
+        And what a stateful degradation remembers, of each rank: all of them must call this.
+        """
         digests = {}
         for name, images in self.validation_sets.items():
             given = (images.low_res or ()) if name in self.validation_low_res else ()
             files = [[one.name, one.height, one.width, _bytes_in(one.path)] for one in (*images.high_res, *given)]
             digests[name] = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
-        return {"validation_sets": digests}
+        if not self.degradation.stateful:
+            return {"validation_sets": digests}
+        own = self.degradation.state_dict()
+        states = [own] * getattr(self.trainer, "world_size", 1)
+        if len(states) > 1:
+            torch.distributed.all_gather_object(states, own)
+        return {"validation_sets": digests, "degradation": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Have a stateful degradation remember what this rank's did."""
+        trainer = self._attached_trainer()
+        states = state_dict.get("degradation", [])
+        if self.degradation.stateful and len(states) != trainer.world_size:
+            log.warning(
+                "the degradation remembers nothing of before: the checkpoint has %d processes with one like it, not %d",
+                *(len(states), trainer.world_size),
+            )
+        elif self.degradation.stateful:
+            self.degradation.load_state_dict(states[trainer.global_rank])
 
     def train_dataloader(self) -> ThreadedLoader | RetryingLoader:
         """Return batches from the iteration that the trainer is at."""
@@ -206,7 +235,8 @@ class PairDataModule(L.LightningDataModule):
     def sources_of(self, step: int) -> list[str]:
         """Return where this rank's crops of an iteration (from 0) come from, for messages."""
         crops = self._crops(in_memory=False)
-        return [str(crops.source_of(number)) for number in next(iter(self._sampler(step + 1, lambda: step)))]
+        numbers = next(iter(self._sampler(step + 1, lambda: step)))
+        return [str(crops.source_of(number)) for number in self.degradation.samples_given(numbers)]
 
     def val_dataloader(self) -> list[DataLoader[ValidationImage]]:
         """Return whole images one by one, every rank its share; a loader for each set."""

@@ -67,7 +67,7 @@ class RandomDegradation(Degradation):
     def degrade(self, high_res: Tensor, number: int) -> Tensor:
         """Return the low-resolution image of a whole one: uint8 (…, channels, height, width) of a single image."""
         with torch.no_grad():
-            low_res = self._to_levels(high_res.reshape(high_res.shape[-3:]), self.draw(self.generator_of(number)))
+            low_res = self.to_levels(high_res.reshape(high_res.shape[-3:]), self.draw(self.generator_of(number)))
         return low_res.reshape(*high_res.shape[:-2], *low_res.shape[-2:])
 
     def pair_up(self, crops: Crops) -> tuple[Tensor, Tensor]:
@@ -82,13 +82,14 @@ class RandomDegradation(Degradation):
         for levels, number in zip(turned, crops.numbers, strict=True):
             random = self.generator_of(number)
             top, left = (int(place) for place in random.integers(places, size=2))
-            small = self._to_levels(levels, self.draw(random))
+            small = self.to_levels(levels, self.draw(random))
             low_res.append(small[:, top : top + side // self.scale, left : left + side // self.scale])
             top, left = top * self.scale, left * self.scale
             high_res.append(levels[:, top : top + side, left : left + side])
         return torch.stack(low_res), torch.stack(high_res)
 
-    def _to_levels(self, levels: Tensor, steps: Steps) -> Tensor:
+    def to_levels(self, levels: Tensor, steps: Steps) -> Tensor:
+        """Degrade levels (channels, height, width), and round."""
         return (self.apply(to_unit(levels), steps).clamp(0, 1) * 255).round().byte()
 
 

@@ -57,6 +57,43 @@ def compress_jpeg(image: Tensor, quality: float) -> Tensor:
     return (_round(rgb).clamp(0, 255) / 255).float()
 
 
+def compress_as_diffjpeg(image: Tensor, quality: float) -> Tensor:
+    """Return an image as it comes back from DiffJPEG, which public training code compresses with, defects included.
+
+    Its luma table is transposed against its transform, tables are neither rounded nor kept within 1 … 255, and sides
+    grow to multiples of 16 with black. Nothing but coefficients is rounded; chroma is averaged, and repeated.
+
+    Args:
+        image: as :func:`compress_jpeg` takes it.
+        quality: 1 … 100, without 100.
+
+    Returns:
+        float32 in [0, 1].
+    """
+    height, width = image.shape[-2:]
+    factor = 50 / quality if quality < 50 else 2 - quality / 50
+    tables = image.new_tensor((_LUMA, _CHROMA)).transpose(1, 2) * factor
+    planes = F.pad(image, (0, -width % 16, 0, -height % 16)) * 255
+    if len(image) != 3:
+        return (_through_tables(planes, tables[0])[..., :height, :width].clamp(0, 255) / 255).float()
+    centers = planes.new_tensor([0.0, 128.0, 128.0])[:, None, None]
+    planes = torch.einsum("oc,chw->ohw", planes.new_tensor(_TO_YCBCR), planes) + centers
+    chroma = _through_tables(F.avg_pool2d(planes[1:], 2), tables[1])
+    chroma = chroma.repeat_interleave(2, -2).repeat_interleave(2, -1) - 128
+    whole = torch.cat((_through_tables(planes[:1], tables[0]), chroma))
+    rgb = torch.einsum("oc,chw->ohw", planes.new_tensor(_TO_RGB), whole)
+    return (rgb[..., :height, :width].clamp(0, 255) / 255).float()
+
+
+def _through_tables(planes: Tensor, table: Tensor) -> Tensor:
+    """Transform blocks of 8 × 8, round to multiples of a table, and transform back."""
+    count, height, width = planes.shape
+    dct = _transform(planes.device, planes.dtype) / 8**0.5
+    blocks = (planes - 128).reshape(count, height // 8, 8, width // 8, 8).transpose(2, 3)
+    kept = (dct @ blocks @ dct.T / table).round() * table
+    return (dct.T @ kept @ dct + 128).transpose(2, 3).reshape(count, height, width)
+
+
 @lru_cache(maxsize=8)
 def _transform(device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return √8 times the orthonormal 8-point DCT-II (T.81, A.3.3): a row for each frequency."""

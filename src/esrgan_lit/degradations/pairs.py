@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -44,11 +44,13 @@ class Degradation(ABC):
         margin: pixels around a high-resolution crop that its low-resolution pixels depend on; a multiple of ``scale``.
         boundary: what stands there where a crop lies at its image's edge.
         random: whether it draws: validation images then have a twin on the disk, which is made once.
+        stateful: whether a batch depends on those before it: what it remembers is then part of the checkpoint.
     """
 
     scale: int
     boundary: Boundary
     random: ClassVar[bool] = False
+    stateful: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -72,6 +74,17 @@ class Degradation(ABC):
         levels = crops.levels.permute(0, 3, 1, 2)
         low_res = _without(self.degrade(levels, 0), self.margin // self.scale)
         return orient(low_res, crops.orientations), orient(_without(levels, self.margin), crops.orientations)
+
+    def samples_given(self, numbers: Sequence[int]) -> Sequence[int]:
+        """Return the samples that the last batch's pairs are of, for messages: those that were asked for."""
+        return numbers
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a stateful one remembers, as tensors and plain values, for checkpoints."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (nothing, unless stateful)
+        """Take over what :meth:`state_dict` gave."""
 
 
 def _without(images: Tensor, margin: int) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from esrgan_lit.degradations.blur import BlurKernels, Kernel, blur, sharpen
@@ -102,14 +103,19 @@ class DegradationPass:
         if self.quality is not None:
             check_range("quality", self.quality, 1, 100)
 
-    def draw(self, random: np.random.Generator) -> PassSteps:
-        """Draw the steps of one image."""
-        kernel = self.kernels.draw(random) if random.random() < self.blur else None
-        direction = choose(random, self.resize)
+    def draw(self, random: np.random.Generator, batch: np.random.Generator) -> PassSteps:
+        """Draw the steps of one image.
+
+        Args:
+            random: of what is drawn for each image, wherever it is.
+            batch: of what the public code draws once for a batch; the same one where images share nothing.
+        """
+        kernel = self.kernels.draw(random) if batch.random() < self.blur else None
+        direction = choose(batch, self.resize)
         bounds = {"up": (1, self.factor[1]), "down": (self.factor[0], 1), "keep": (1, 1)}[direction]
-        factor = uniform(random, bounds)
-        mode = MODES[random.integers(len(MODES))]
-        noise, kind = None, choose(random, self.noise)
+        factor = uniform(batch, bounds)
+        mode = MODES[batch.integers(len(MODES))]
+        noise, kind = None, choose(batch, self.noise)
         if kind != "none":
             amount = uniform(random, self.sigma if kind == "gaussian" else self.poisson)
             noise = Noise(kind, amount, bool(random.random() < self.gray))
@@ -166,15 +172,21 @@ class RealEsrganDegradation(RandomDegradation):
             least = -(-reach // self.scale) * self.scale
             raise ValueError(f"margin {self.margin} is less than the {reach} pixels that filters reach; use {least}")
 
-    def draw(self, random: np.random.Generator) -> RealEsrganSteps:
-        """Draw what is done to one image."""
+    def draw(self, random: np.random.Generator, batch: np.random.Generator | None = None) -> RealEsrganSteps:
+        """Draw what is done to one image.
+
+        Args:
+            random: where draws come from.
+            batch: where those come from that the public code makes once for a batch; None where images share nothing.
+        """
+        batch = batch or random
         return RealEsrganSteps(
             int(random.integers(2**62)),
-            self.first.draw(random),
-            self.second.draw(random),
+            self.first.draw(random, batch),
+            self.second.draw(random, batch),
             self.kernels.draw_sinc(random) if random.random() < self.sinc else None,
-            MODES[random.integers(len(MODES))],
-            bool(random.random() < 0.5),
+            MODES[batch.integers(len(MODES))],
+            bool(batch.random() < 0.5),
         )
 
     def apply(self, image: Tensor, steps: RealEsrganSteps) -> Tensor:
@@ -182,22 +194,43 @@ class RealEsrganDegradation(RandomDegradation):
         height, width = (side // self.scale for side in image.shape[-2:])
         generator = noise_generator(steps, image.device)
         image = sharpen(image) if self.sharpen else image
-        for number, done in enumerate((steps.first, steps.second)):
+        for place, done in enumerate((steps.first, steps.second)):
             image = blur(image, done.blur) if done.blur else image
-            base = image.shape[-2:] if number == 0 else (height, width)
-            image = resize_to(image, int(base[0] * done.factor), int(base[1] * done.factor), done.mode)
+            if place == 0:
+                image = self.resize_first(image, done.factor, done.mode)
+            else:
+                image = resize_to(image, int(height * done.factor), int(width * done.factor), done.mode)
             if done.noise:
-                add = add_gaussian_noise if done.noise.kind == "gaussian" else add_poisson_noise
-                image = add(image.clamp(0, 1), done.noise.amount, done.noise.gray, generator)
-            if number == 0:
-                image = _compressed(image, done.quality)
+                image = self.add_noise(image.clamp(0, 1), done.noise, steps, place, generator)
+            if place == 0:
+                image = self.compress(image, done.quality)
         if steps.jpeg_last:
-            return _compressed(_finished(image, height, width, steps), steps.second.quality)
-        return _finished(_compressed(image, steps.second.quality), height, width, steps)
+            return self.compress(_finished(image, height, width, steps), steps.second.quality)
+        return _finished(self.compress(image, steps.second.quality), height, width, steps)
 
+    def resize_first(self, image: Tensor, factor: float, mode: Mode) -> Tensor:
+        """Resize as the first pass does, see :func:`resize_to`."""
+        height, width = image.shape[-2:]
+        return resize_to(image, int(height * factor), int(width * factor), mode)
 
-def _compressed(image: Tensor, quality: float | None) -> Tensor:
-    return image if quality is None else compress_jpeg(image.clamp(0, 1), quality)
+    def add_noise(
+        self, image: Tensor, noise: Noise, steps: RealEsrganSteps, place: int, generator: torch.Generator
+    ) -> Tensor:
+        """Add one pass's noise.
+
+        Args:
+            image: in [0, 1].
+            noise: of the pass.
+            steps: of the image.
+            place: 0 for the first pass, 1 for the second.
+            generator: of the image's noise.
+        """
+        add = add_gaussian_noise if noise.kind == "gaussian" else add_poisson_noise
+        return add(image, noise.amount, noise.gray, generator)
+
+    def compress(self, image: Tensor, quality: float | None) -> Tensor:
+        """Compress as JPEG; not at all where the quality is None."""
+        return image if quality is None else compress_jpeg(image.clamp(0, 1), quality)
 
 
 def _finished(image: Tensor, height: int, width: int, steps: RealEsrganSteps) -> Tensor:
