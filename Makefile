@@ -50,8 +50,8 @@ lint: install ## ruff and basedpyright
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright
 
-wheel: install ## the wheel, in dist/
-	$(BIN)/python -m build --no-isolation --wheel
+wheel: install ## source distribution and wheel, in dist/
+	$(BIN)/python -m build --no-isolation
 
 docs: install ## the site, in site/; fails at any warning and at any broken link
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

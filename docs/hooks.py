@@ -281,14 +281,13 @@ def _options(parser: argparse.ArgumentParser, level: int) -> list[str]:
 
 def python() -> str:
     """Return the public names; mkdocstrings reads the rest from the code."""
-    modules = {name: module for module, names in esrgan_lit._MODULES.items() for name in names}
     lines = [
         "# Python",
         "",
         "The public names. `import esrgan_lit` loads none of them; each is loaded when it is used.",
         "",
     ]
-    lines += [f"::: esrgan_lit.{modules[name]}.{name}\n" for name in esrgan_lit.__all__]
+    lines += [f"::: esrgan_lit.{name}\n" for name in esrgan_lit.__all__]
     return "\n".join(lines)
 
 

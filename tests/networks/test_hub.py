@@ -53,6 +53,12 @@ def test_the_card_says_what_is_known(tmp_path: Path) -> None:
     card = ModelCard.load(generator.save_pretrained(tmp_path / "a", ORIGIN) / "README.md")
     assert card.data.library_name == "esrgan_lit"
     assert card.data.license_name == "CC BY 4.0"
+    assert card.data.pipeline_tag == "image-to-image"
+    assert {"super-resolution", "esrgan", "x4"} <= set(card.data.tags)
+    assert card.data.metrics == ["psnr"]
+    assert card.data.base_model is None
+    based = generator.save_pretrained(tmp_path / "c", {**ORIGIN, "base_model": "me/psnr"}) / "README.md"
+    assert ModelCard.load(based).data.base_model == "me/psnr"
     for line in (
         "| scale | 4 |",
         "| Training data | DIV2K |",

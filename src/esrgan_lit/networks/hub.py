@@ -6,6 +6,7 @@ start, and what would have to be overridden is as long as this.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,7 @@ from esrgan_lit.tensor_files import WeightsError, find_misfit, open_tensors, sho
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
+_ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 _FIELDS = {
     "training_data": "Training data",
     "steps": "Iterations",
@@ -28,6 +30,7 @@ _FIELDS = {
     "source": "Source",
     "experiment": "Experiment",
     "blend": "Interpolated from",
+    "base_model": "Base model",
     "version": "esrgan_lit",
 }
 
@@ -52,7 +55,8 @@ class HubFolder:
 
         Args:
             folder: made if it does not exist; a file in it is replaced whole.
-            metadata: for the card and the weights' header, beside what the network's own file said.
+            metadata: for the card and the weights' header, beside what the network's own file said; ``base_model``
+                (``user/name`` on the Hub) is what it was trained from.
         """
         folder = Path(folder)
         assert isinstance(self, torch.nn.Module)
@@ -149,7 +153,13 @@ def _model_card(architecture: Mapping[str, Any], scale: int, metadata: Mapping[s
     if module:
         imports = f"from {module} import {name}\n\nfrom esrgan_lit import upscale"
     license_name = metadata.get("license")
-    front = ["library_name: esrgan_lit", "pipeline_tag: image-to-image", "tags: [super-resolution, esrgan]"]
+    tags = ["super-resolution", "image-upscaling", "esrgan", "pytorch", f"x{scale}"]
+    front = ["library_name: esrgan_lit", "pipeline_tag: image-to-image", f"tags: [{', '.join(tags)}]"]
+    named = metadata.get("metrics", "").lower()
+    if metrics := [name for name in ("psnr", "ssim", "lpips", "dists", "niqe") if name in named]:
+        front.append(f"metrics: [{', '.join(metrics)}]")
+    if _ON_THE_HUB.fullmatch(base := metadata.get("base_model", "")):
+        front.append(f"base_model: {base}")
     front += [f"license: other\nlicense_name: {json.dumps(license_name)}"] if license_name else []
     facts = {**architecture, **{title: metadata[key] for key, title in _FIELDS.items() if metadata.get(key)}}
     rows = [f"| {key} | {shown(str(value), 1000).replace('|', '/')} |" for key, value in facts.items()]
