@@ -75,7 +75,7 @@ PARITY = ["degradation=realesrgan_parity", "data.degradation.pool=4"]  # which h
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "more"), [(1, []), (2, []), (2, PARITY)])
+@pytest.mark.parametrize(("processes", "more"), [(1, []), (2, PARITY)])
 def test_killed_and_resumed_equals_uninterrupted(
     tiny: Callable[[str], list[str]], tmp_path: Path, processes: int, more: list[str]
 ) -> None:

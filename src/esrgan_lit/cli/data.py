@@ -114,11 +114,17 @@ def _add_pack_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the packed folder")
     parser.add_argument("--license", default="", help="noted in the manifest with every image")
     parser.add_argument("--licence", help=argparse.SUPPRESS)  # as it was called; for one release
+    parser.add_argument(
+        "--multi-scale",
+        action="store_true",
+        help="pack each image also times 0.75, 0.5 and 1/3, and with a shorter side of 400 pixels, as Real-ESRGAN does",
+    )
     parser.add_argument("--skip-unreadable", action="store_true", help="leave out files that do not decode")
 
 
 def _run_pack(options: argparse.Namespace) -> int:
     """Pack; given again after an interruption it goes on where it stopped."""
+    from esrgan_lit.data.multi_scale import with_smaller_versions
     from esrgan_lit.data.packed import pack
     from esrgan_lit.data.photographs import check_images
     from esrgan_lit.images.listing import list_images
@@ -127,7 +133,11 @@ def _run_pack(options: argparse.Namespace) -> int:
         print("esrgan-data: warning: --licence is called --license now", file=sys.stderr)
     unreadable = "skip" if options.skip_unreadable else "refuse"
     photographs = check_images(list_images(options.sources, "FOLDER"), unreadable, "--skip-unreadable")
-    packed = pack(photographs, options.output, options.license or options.licence or "")
+    packed = pack(
+        with_smaller_versions(photographs) if options.multi_scale else photographs,
+        options.output,
+        options.license or options.licence or "",
+    )
     pixels = sum(record.height * record.width for record in packed.records)
     print(f"{options.output}: {len(packed.records):,} images, {pixels / 1e6:,.1f} megapixels. Train on it with")
     print(f"  data=folder {as_override('data.train', [options.output])}")

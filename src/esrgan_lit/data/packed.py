@@ -187,7 +187,7 @@ def pack(photographs: Sequence[Photograph], folder: Path, license: str = "") -> 
         if not (folder / MANIFEST).is_file():
             _write(photographs, folder, license)
     packed = PackedImages(folder)
-    if [record[:3] for record in packed.records] != [_origin(photo.path) for photo in photographs]:
+    if [record[:3] for record in packed.records] != [_origin(photo) for photo in photographs]:
         raise PackedError(f"{folder} was packed from other files, or these have changed; delete it or name another")
     return packed
 
@@ -212,9 +212,9 @@ def _write(photographs: Sequence[Photograph], folder: Path, license: str) -> Non
     ):
         for first in range(0, len(rest), together):
             members = rest[first : first + together]
-            for photo, pixels in zip(members, pool.map(Photograph.pixels, members), strict=True):
+            for photo, pixels in zip(members, pool.map(lambda photo: photo.pixels(), members), strict=True):
                 height, width, _ = pixels.shape
-                record = Record(*_origin(photo.path), height, width, offset, _sha256(pixels), license)
+                record = Record(*_origin(photo), height, width, offset, _sha256(pixels), license)
                 pixels_file.write(pixels.data)
                 pixels_file.flush()  # the pixels first: a line of progress speaks of pixels that are there
                 progress_file.write(json.dumps(record) + "\n")
@@ -241,7 +241,7 @@ def _resume(folder: Path, photographs: Sequence[Photograph]) -> list[Record]:
             record = _parse(json.loads(line), records[-1].end if records else 0)
         except (ValueError, RecursionError):  # the line that was being written
             break
-        if record[:3] != _origin(photo.path) or record.end > written:
+        if record[:3] != _origin(photo) or record.end > written:
             break
         records.append(record)
     with (folder / PIXELS).open("ab") as file:
@@ -296,10 +296,10 @@ def _digest(records: Any) -> str:
     return hashlib.sha256(json.dumps(records).encode()).hexdigest()
 
 
-def _origin(path: Path) -> tuple[str, int, int]:
+def _origin(photo: Photograph) -> tuple[str, int, int]:
     """Return a record's first three fields, which tell whether its source is still the file that was decoded."""
-    status = path.stat()
-    return str(path.resolve()), status.st_size, status.st_mtime_ns
+    status = photo.file.stat()
+    return str(photo.path.resolve()), status.st_size, status.st_mtime_ns
 
 
 def _sha256(pixels: np.ndarray) -> str:

@@ -42,6 +42,11 @@ class Photograph:
         """Return the file's name without its suffix."""
         return self.path.stem
 
+    @property
+    def file(self) -> Path:
+        """Return the file that it is read from."""
+        return self.path
+
     def prefetch(self, top: int, bottom: int) -> None:
         """Have these rows read soon; of a file that is decoded whole, none."""
 
