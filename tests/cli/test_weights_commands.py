@@ -13,6 +13,7 @@ from esrgan_lit.cli.export import export_main
 from esrgan_lit.cli.interpolate import interpolate_main
 from esrgan_lit.evaluation.methods import Runner, alpha_series
 from esrgan_lit.weights.interpolate import interpolate_images
+from esrgan_lit.weights.layouts import in_layout
 
 
 @pytest.fixture
@@ -93,6 +94,18 @@ def test_interpolation_writes_a_slim_file(
     written = load_generator(output)
     assert all(torch.equal(value, expected[key]) for key, value in written.state_dict().items())
     assert written.metadata["blend"] == "0.2 · a.safetensors, 0.8 · b.safetensors"
+
+
+@pytest.mark.parametrize("other", ["basicsr", "old"])
+def test_files_as_real_esrgan_s_are_released_interpolate(networks: list[str], tmp_path: Path, other: str) -> None:
+    """Both stages as ``params_ema`` in BasicSR's layout; or one of them in the old one, as RealSR's file is."""
+    ends = [load_generator(path).state_dict() for path in networks[:2]]
+    for name, state, layout in zip(("realesrnet", "realesrgan"), ends, ("basicsr", other), strict=True):
+        torch.save({"params_ema": in_layout(state, layout)}, tmp_path / f"{name}.pth")
+    files = [str(tmp_path / f"{name}.pth") for name in ("realesrnet", "realesrgan")]
+    interpolate_main([*files, "--alpha", "0.3", "-o", str(tmp_path / "milder.safetensors")])
+    for key, value in load_generator(tmp_path / "milder.safetensors").state_dict().items():
+        torch.testing.assert_close(value, 0.7 * ends[0][key] + 0.3 * ends[1][key], rtol=1e-6, atol=1e-7)
 
 
 def test_several_alphas_and_several_networks(networks: list[str], tmp_path: Path) -> None:
