@@ -47,7 +47,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Lead links to files beside docs/ to their pages."""
+    """Lead links to files beside docs/ to their pages, and put the drawing of the layers where it belongs."""
+    markdown = re.sub(r"<!-- the drawing of the layers .*-->", "![The layers](layers.svg)", markdown)
     markdown = re.sub(r"\(\.\./notebooks/(\w+)\.ipynb\)", r"(gallery.md#\1)", markdown)
     return re.sub(r"\(\.\./(CONTRIBUTING|CHANGELOG)\.md", lambda found: f"({found[1].lower()}.md", markdown)
 
@@ -356,8 +357,8 @@ def layers() -> str:
         for place, name in enumerate(names):
             x, y = place * (side + gap), index * (height + gap)
             parts.append(
-                f'<rect x="{x:.0f}" y="{y}" width="{side:.0f}" height="{height}" rx="5" fill="#00897b" '
-                f'fill-opacity="{0.9 - 0.05 * index:.2f}"/><text x="{x + side / 2:.0f}" y="{y + 22}" fill="#fff" '
+                f'<rect x="{x:.0f}" y="{y}" width="{side:.0f}" height="{height}" rx="5" fill="#00796b"/>'
+                f'<text x="{x + side / 2:.0f}" y="{y + 22}" fill="#fff" '
                 f'font-family="sans-serif" font-size="14" text-anchor="middle">{name}</text>'
             )
     total = len(rows) * (height + gap)

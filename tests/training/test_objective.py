@@ -93,7 +93,7 @@ def test_optuna_finds_the_better_settings(tiny: Callable[[str], list[str]], tmp_
 def test_what_wandb_agent_starts_is_a_run_of_its_sweep(
     configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the command that the agent itself makes of the sweep that docs/training.md shows."""
+    """By the command that the agent itself makes of the sweep that docs/scale.md shows."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
     chosen = {"stage.optimizer.lr": 3e-05, "stage.ema_decay": 0.99, "generator.bicubic_skip": True, "data.batch": 1}
