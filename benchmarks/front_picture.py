@@ -1,7 +1,7 @@
 r"""Draw README's picture: truth, bicubic, PSNR stage, α, GAN stage, enlarged four times.
 
     python benchmarks/front_picture.py --gan RealSR_DF2K_x4_fp16.pth --photographs FOLDER \
-        --show 0011.jpg:250,610 0030.jpg:400,1100 -o docs/front.png
+        --show fur:0011.jpg:300,446 rock:0030.jpg:146,430 -o docs/front.png
 
 The GAN stage is a published network. The PSNR stage is trained here, from the published weights, with L1 on the other
 photographs of the folder, so that the two can be interpolated (Eq. 4). It is kept in runs/front_picture and not trained
@@ -20,7 +20,7 @@ from esrgan_lit.reports.plots import cut, draw_grid
 from esrgan_lit.training import quickstart
 
 RUN = Path("runs/front_picture")
-ALPHA = 0.6
+ALPHA = 0.8
 AROUND = 96  # pixels around what is shown, which the networks see as well
 
 
@@ -29,17 +29,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gan", type=Path, required=True, help="weights of a GAN stage, ×4")
     parser.add_argument("--photographs", type=Path, required=True, help="folder")
-    parser.add_argument("--show", nargs="+", required=True, metavar="NAME:TOP,LEFT", help="of these, squares")
-    parser.add_argument("--side", type=int, default=64, help="of the squares, in pixels of the truth")
-    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--show", nargs="+", required=True, metavar="TITLE:NAME:TOP,LEFT", help="squares of these")
+    parser.add_argument("--side", type=int, default=60, help="of the squares, in pixels of the truth")
+    parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the picture")
     options = parser.parse_args()
-    shown = [(name, tuple(map(int, place.split(",")))) for name, place in (one.split(":") for one in options.show)]
+    shown = [one.split(":") for one in options.show]
     gan = load_generator(options.gan)
-    psnr = load_generator(train_psnr(options.gan, options.photographs, {name for name, _ in shown}, options.iterations))
+    psnr = load_generator(
+        train_psnr(options.gan, options.photographs, {name for _, name, _ in shown}, options.iterations)
+    )
     networks = {"PSNR stage": psnr, f"α = {ALPHA}": interpolate(psnr, gan, ALPHA), "GAN stage": gan}
     rows = {
-        name: crops_of(read_image(options.photographs / name), place, options.side, networks) for name, place in shown
+        title: crops_of(read_image(options.photographs / name), place, options.side, networks)
+        for title, name, place in shown
     }
     draw_grid(rows, options.output, width=4 * options.side / 100)
 
@@ -68,17 +71,23 @@ def train_psnr(gan: Path, photographs: Path, left_out: set[str], iterations: int
     return quickstart.run(RUN / "psnr", *overrides)
 
 
-def crops_of(
-    photograph: np.ndarray, place: tuple[int, int], side: int, networks: dict[str, Generator]
-) -> dict[str, np.ndarray]:
-    """Return a square of the truth, of bicubic, and of each network's output, under titles with their PSNR."""
-    top, left = (max(0, edge - AROUND) // 4 * 4 for edge in place)
+def crops_of(photograph: np.ndarray, place: str, side: int, networks: dict[str, Generator]) -> dict[str, np.ndarray]:
+    """Return a square of the truth, of bicubic, and of each network's output, under titles with their PSNR.
+
+    Args:
+        photograph: uint8 RGB.
+        place: ``TOP,LEFT`` of the square.
+        side: of the square.
+        networks: by title.
+    """
+    corner = [int(edge) for edge in place.split(",")]
+    top, left = (max(0, edge - AROUND) // 4 * 4 for edge in corner)
     truth = photograph[top : top + side + 2 * AROUND, left : left + side + 2 * AROUND]
     truth = truth[: truth.shape[0] // 4 * 4, : truth.shape[1] // 4 * 4]
     low_res = imresize(truth, 1 / 4)
     outputs = {"bicubic": imresize(low_res, 4)}
     outputs |= {name: np.asarray(upscale(low_res, network)) for name, network in networks.items()}
-    within = place[0] - top, place[1] - left
+    within = corner[0] - top, corner[1] - left
     crops = {"truth\n": cut(truth, within, side)}
     for name, output in outputs.items():
         crop = cut(output, within, side)
