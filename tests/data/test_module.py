@@ -177,7 +177,7 @@ def test_small_and_unreadable_images_are_skipped_by_choice(
     assert [photo.name for photo in data.photographs] == ["a", "b"]
     assert "1 image smaller than 68×68" in caplog.text
     assert "cut.png" in caplog.text
-    with pytest.raises(ValueError, match="none of the 3 images can be used"):
+    with pytest.raises(ValueError, match="none of 3 images can be used"):
         module(validation=None, crop=200, small_images="skip", unreadable_images="skip").setup("fit")
 
 

@@ -132,7 +132,10 @@ def test_padding_mirrors_as_numpy_does(size: int) -> None:
         ({"sigma": (0, 3)}, "sigma .* must be at least 0.001"),
         ({"sigma": (math.nan, 3)}, "sigma .* is no range"),
         ({"sinc": 1.2}, r"sinc 1.2 is no probability; use 0 … 1"),
-        ({"families": {"gaussian_isotropic": 0.5}}, "sum 0.5, which must be 1"),
+        (
+            {"families": {"gaussian_isotropic": 0.5}},
+            r"sum 0.5, which must be 1; divided by it they are \{gaussian_isotropic: 1.00000\}",
+        ),
         ({"families": {"box": 1.0}}, "families has box; known are gaussian_isotropic"),
     ],
 )

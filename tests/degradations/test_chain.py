@@ -185,7 +185,10 @@ def test_draws_can_be_written_as_json_and_whole_images_degraded(preset: Any) -> 
         (lambda: RealEsrganDegradation(sinc=2), "sinc 2 is no probability"),
         (lambda: BsrganDegradation(margin=20), "margin 20 is less than the 24 pixels"),
         (lambda: BsrganDegradation(quality=(95, 30)), r"quality \[95, 30\] begins with the larger number"),
-        (lambda: DegradationPass(resize={"up": 1, "down": 1, "keep": 0}), "resize has probabilities of sum 2"),
+        (
+            lambda: DegradationPass(resize={"up": 1, "down": 1, "keep": 0}),
+            "resize has probabilities of sum 2, which must be 1; divided by it they are {up: 0.50000, down: 0.50000, k",
+        ),
         (lambda: DegradationPass(resize={"up": 1}), "resize has up; give up, down, keep"),  # pyright: ignore
         (lambda: DegradationPass(factor=(1.1, 1.5)), "factor .* does not hold 1"),
         (lambda: DegradationPass(quality=(0, 95)), "quality .* must be within 1 … 100"),

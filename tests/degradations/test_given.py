@@ -81,7 +81,7 @@ def test_what_does_not_go_together_is_refused(
 
 
 def test_partners_of_another_scale_or_name_are_refused(photograph_folder: Path, low_res: Path) -> None:
-    with pytest.raises(ValueError, match=r"which is not 1/2 of high_res"):
+    with pytest.raises(ValueError, match=r"which is not 1/2 of high_res .*; give scale=4, which it has$"):
         PairDataModule([photograph_folder], low_res=[low_res], crop=32, scale=2).setup("fit")
     next(low_res.glob("a*")).unlink()
     with pytest.raises(ValueError, match=r"data.low_res does not pair up by name: without a partner a"):

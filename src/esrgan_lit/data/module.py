@@ -183,7 +183,7 @@ class PairDataModule(L.LightningDataModule):
             if self.low_res is not None:
                 low_res = open_images(self.low_res, "data.low_res", self.unreadable_images, self.cache)
                 sources = as_paths(self.sources), as_paths(self.low_res)
-                partners = pair_up(found, low_res, self.degradation.scale, "data.low_res", *sources)
+                partners = pair_up(found, low_res, self.degradation.scale, "data.low_res", *sources, False)
                 kept = {image.path for image in self.photographs}
                 self.partners = [low for high, low in zip(found, partners, strict=True) if high.path in kept]
 
@@ -266,7 +266,7 @@ class PairDataModule(L.LightningDataModule):
         if partners is not None:
             sources = as_paths(self.validation_sources[name]), as_paths(partners)
             low_res = open_images(partners, "data.validation_low_res", "refuse")
-            low_res = pair_up(high_res, low_res, scale, "data.validation_low_res", *sources)
+            low_res = pair_up(high_res, low_res, scale, "data.validation_low_res", *sources, self.low_res is None)
         elif self.degradation.random:
             low_res = degraded_twin(high_res, self.degradation, Path(self.cache or cache_folder()) / "degraded")
         return ImageDataset(high_res, low_res, self.degradation, name)

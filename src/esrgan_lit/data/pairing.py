@@ -145,6 +145,7 @@ def pair_up(
     setting: str = "data.validation_low_res",
     sources: Sequence[Path] = (),
     low_sources: Sequence[Path] = (),
+    makes: bool = True,
 ) -> list[Photograph]:
     """Return for each high-resolution image its low-resolution partner, see :func:`match_files`.
 
@@ -155,19 +156,22 @@ def pair_up(
         setting: that named the partners, for messages.
         sources: where ``high_res`` was found.
         low_sources: the same of ``low_res``.
+        makes: whether partners could be made instead, for messages.
 
     Raises:
         ValueError: naming the images that do not pair up, or one of another size.
     """
-    made = f"leave {setting} out to have it made"
+    made = f"; or leave {setting} out to have it made" if makes else ""
     paths, low_paths = ([image.path for image in images] for images in (high_res, low_res))
-    places = pair_files(paths, low_paths, setting, f"; or {made}", sources, low_sources)
+    places = pair_files(paths, low_paths, setting, made, sources, low_sources)
     found = [low_res[place] for place in places]
     for high, low in zip(high_res, found, strict=True):
         if not is_shrunk(high, low, scale):
+            theirs = round(high.width / low.width)
+            right = f"scale={theirs}, which it has" if theirs > 0 and is_shrunk(high, low, theirs) else "the right pair"
             raise ValueError(
                 f"low_res {low.name} is {low.width}×{low.height}, which is not 1/{scale} of high_res {high.name} "
-                f"({high.width}×{high.height}); give the right pair, or {made}"
+                f"({high.width}×{high.height}); give {right}{made}"
             )
     return found
 

@@ -105,7 +105,12 @@ def large_enough(
     remedy = "use a smaller crop or remove them" if skipping else "remove them, or give larger ones"
     _report(names, f"smaller than {least}×{least}", small, remedy, skipping)
     if not large:
-        raise ValueError(f"none of the {len(images)} images can be used; give some that decode, of {least} px or more")
+        largest = max(images, key=lambda image: min(image.height, image.width), default=None)
+        found = "" if largest is None else f" (at most {largest.width}×{largest.height})"
+        smaller = ", or a smaller crop" if skipping and largest else ""
+        raise ValueError(
+            f"none of {len(images)} images can be used{found}; give some that decode, of {least} px or more{smaller}"
+        )
     return large
 
 

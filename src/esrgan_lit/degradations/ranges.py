@@ -28,6 +28,17 @@ def check_probability(name: str, given: float) -> None:
         raise ValueError(f"{name} {given:g} is no probability; use 0 … 1")
 
 
+def check_probabilities(name: str, given: Mapping[str, float]) -> None:
+    """Raise ValueError unless each is in [0, 1] and their sum is 1, to four digits."""
+    for key, probability in given.items():
+        check_probability(f"{name}.{key}", probability)
+    total = sum(given.values())
+    if abs(total - 1) > 1e-4:
+        shares = ", ".join(f"{key}: {probability / total:.5f}" for key, probability in given.items()) if total else ""
+        remedy = f"divided by it they are {{{shares}}}" if total else "one of them must be above 0"
+        raise ValueError(f"{name} has probabilities of sum {total:g}, which must be 1; {remedy}")
+
+
 def choose(random: np.random.Generator, probabilities: Mapping[_Name, float]) -> _Name:
     """Draw one name by its probability."""
     names = list(probabilities)

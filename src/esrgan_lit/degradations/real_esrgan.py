@@ -20,7 +20,7 @@ from esrgan_lit.degradations.chain import (
 )
 from esrgan_lit.degradations.jpeg import compress_jpeg
 from esrgan_lit.degradations.noise import NoiseKind, add_gaussian_noise, add_poisson_noise
-from esrgan_lit.degradations.ranges import Range, check_probability, check_range, choose, uniform
+from esrgan_lit.degradations.ranges import Range, check_probabilities, check_probability, check_range, choose, uniform
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,7 @@ class DegradationPass:
             given = getattr(self, name)
             if set(given) != set(known):
                 raise ValueError(f"{name} has {', '.join(given) or 'nothing'}; give {', '.join(known)}")
-            for key, probability in given.items():
-                check_probability(f"{name}.{key}", probability)
-            if abs(sum(given.values()) - 1) > 1e-6:
-                raise ValueError(f"{name} has probabilities of sum {sum(given.values()):g}, which must be 1")
+            check_probabilities(name, given)
         check_range("factor", self.factor, 0.01, 8)
         if not self.factor[0] <= 1 <= self.factor[1]:
             raise ValueError(f"factor {list(self.factor)} does not hold 1; the usual are [0.15, 1.5] and [0.3, 1.2]")
