@@ -26,8 +26,8 @@ PAIRED = {
 @pytest.mark.parametrize("case", PAIRED)
 def test_partners_are_found_by_name(case: str) -> None:
     names, partners = list(PAIRED[case]), list(PAIRED[case].values())[::-1]
-    files = [[Path(f"/d/{name}.png") for name in each] for each in (names, partners)]
-    assert [partners[place] for place in pair_files(*files, "lr")] == list(PAIRED[case].values())
+    highs, lows = ([Path(f"/d/{name}.png") for name in each] for each in (names, partners))
+    assert [partners[place] for place in pair_files(highs, lows, "lr")] == list(PAIRED[case].values())
 
 
 def test_what_belongs_to_none_or_to_one_already_is_told_apart() -> None:

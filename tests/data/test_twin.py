@@ -3,7 +3,7 @@
 import importlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,9 @@ def images(photograph_folder: Path) -> list[Photograph]:
     return check_images(list_images([photograph_folder], "v"), "refuse")
 
 
-def twin(images: list[Photograph], folder: Path, degradation: RealEsrganDegradation | None = None) -> list[Photograph]:
+def twin(
+    images: Sequence[Photograph], folder: Path, degradation: RealEsrganDegradation | None = None
+) -> list[Photograph]:
     made = degraded_twin(images, degradation or RealEsrganDegradation(), folder)
     assert made is not None
     return made
@@ -71,7 +73,7 @@ def test_it_is_written_once_and_mended_where_it_was_damaged(
 def test_its_name_is_of_content_settings_and_seed(
     images: list[Photograph], photograph_folder: Path, tmp_path: Path
 ) -> None:
-    def name(images: list[Photograph], degradation: RealEsrganDegradation | None = None) -> str:
+    def name(images: Sequence[Photograph], degradation: RealEsrganDegradation | None = None) -> str:
         return twin(images, tmp_path / "twins", degradation)[0].path.parent.name
 
     photograph_folder.rename(tmp_path / "elsewhere")

@@ -30,9 +30,10 @@ class SmallerPhotograph(Photograph):
         return self.of.file
 
     def pixels(self) -> np.ndarray:
-        """Read and shrink it: uint8 RGB (height, width, 3)."""
-        image = Image.fromarray(self.of.same_pixels())
-        return np.asarray(image.resize((self.width, self.height), Image.Resampling.LANCZOS))
+        """Read it and shrink each channel: (height, width, channels)."""
+        planes = [Image.fromarray(plane) for plane in self.of.same_pixels().transpose(2, 0, 1)]
+        size = (self.width, self.height)
+        return np.stack([np.asarray(plane.resize(size, Image.Resampling.LANCZOS)) for plane in planes], -1)
 
 
 def with_smaller_versions(photographs: Sequence[Photograph]) -> list[Photograph]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from esrgan_lit.data.pairing import unique_names
@@ -70,6 +71,8 @@ def _write_missing(
     for number in tqdm(missing, f"degrading {place.name}", unit="image", disable=len(missing) < 10):
         image = crop_to_multiple(high_res[number].same_pixels(), degradation.scale)
         low_res = degradation.degrade(to_planes(image)[0], number)
+        if low_res.dtype != torch.uint8 or len(low_res) != 3:
+            raise TypeError("PNG files of 8-bit RGB would not hold these images")
         save_image(np.ascontiguousarray(low_res.permute(1, 2, 0).cpu().numpy()), files[number])
         record[files[number].name] = digest(files[number])
         write_text(place / _RECORD, json.dumps({**settings, "sha256": record}, indent=1))  # so far

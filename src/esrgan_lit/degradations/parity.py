@@ -123,11 +123,13 @@ class RealEsrganParity(RealEsrganDegradation):
         """Return low- and high-resolution levels of a batch, through the pool."""
         turned = orient(crops.levels.permute(0, 3, 1, 2), [4 * (each >= 4) for each in crops.orientations])
         side = turned.shape[-1] - 2 * self.margin
-        low_res = []
-        for levels, number in zip(turned, crops.numbers, strict=True):
-            batch = np.random.default_rng((self.seed, crops.numbers[0], 2))  # the same for each of them
-            top, left = (int(place) for place in batch.integers(2 * self.margin // self.scale + 1, size=2))
-            low_res.append(self.to_levels(levels, self.draw(self.generator_of(number), batch)))
+
+        def shared(number: int = 2) -> np.random.Generator:  # for each image anew: the same draws
+            return np.random.default_rng((self.seed, crops.numbers[0], number))
+
+        steps = [self.draw(self.generator_of(number), shared()) for number in crops.numbers]
+        low_res = [self.to_levels(levels, each) for levels, each in zip(turned, steps, strict=True)]
+        top, left = (int(place) for place in shared(4).integers(2 * self.margin // self.scale + 1, size=2))
         small = torch.stack(low_res)[..., top : top + side // self.scale, left : left + side // self.scale]
         top, left = top * self.scale, left * self.scale
         fresh = small, turned[..., top : top + side, left : left + side]
