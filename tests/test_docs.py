@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs"))
-import hooks  # noqa: E402 (it lies beside the pages)
+sys.path.insert(0, str(ROOT / "docs" / "hooks"))
+import pages  # noqa: E402 (they lie beside the site's pages)
+import reference  # noqa: E402
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -19,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 def test_every_key_of_the_configuration_has_a_meaning() -> None:
     without = {
         f"{name}: {row.key}"
-        for name, (_, rows) in hooks.files_of_conf().items()
+        for name, (_, rows) in reference.files_of_conf().items()
         for row in rows
         if not row.meaning and row.default not in ("`null`", "`???`")
     }
@@ -27,7 +28,7 @@ def test_every_key_of_the_configuration_has_a_meaning() -> None:
 
 
 def test_every_command_is_in_the_reference_with_every_option() -> None:
-    text = hooks.commands()
+    text = reference.commands()
     for name in PROJECT["project"]["scripts"]:
         assert f"## {name}\n" in text
     for option in ("--checkpoint", "--max-memory", "--alpha", "--layout"):
@@ -35,7 +36,7 @@ def test_every_command_is_in_the_reference_with_every_option() -> None:
 
 
 def test_the_drawing_has_every_layer() -> None:
-    drawn = re.findall(r">([a-z_]+)</text>", hooks.layers())
+    drawn = re.findall(r">([a-z_]+)</text>", pages.layers())
     folders = {path.name for path in (ROOT / "src" / "esrgan_lit").iterdir() if (path / "__init__.py").exists()}
     assert folders <= set(drawn)
 
@@ -48,8 +49,8 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
     )
     assert built.returncode == 0, built.stderr
     fetched = re.compile(r"""<(?:script|img|iframe)[^>]* src=["']?(https?:|//)|<link[^>]*stylesheet[^>]*(https?:|//)""")
-    pages = [*(tmp_path / "site").rglob("*.html")]
-    assert len(pages) > 15
-    assert not [page.name for page in pages if fetched.search(page.read_text(encoding="utf-8"))]
+    built_pages = [*(tmp_path / "site").rglob("*.html")]
+    assert len(built_pages) > 15
+    assert not [page.name for page in built_pages if fetched.search(page.read_text(encoding="utf-8"))]
     for page in ("reference/configuration.html", "reference/python.html", "gallery.html", "index.html"):
         assert (tmp_path / "site" / page).is_file()

@@ -1,10 +1,7 @@
-"""Make the site's generated pages: the reference from the code and conf/, the gallery, the drawing of the layers."""
+"""Make the site's reference from conf/ and from the code: every key, every option, every public name."""
 
 import argparse
-import ast
-import base64
 import inspect
-import json
 import re
 import sys
 import tomllib
@@ -20,7 +17,7 @@ from mkdocs.structure.files import File, Files
 
 import esrgan_lit
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # What another library's class takes has its meaning there.
 ELSEWHERE = {
@@ -30,35 +27,10 @@ ELSEWHERE = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made from the code."""
-    pages = {
-        "reference/configuration.md": configuration(),
-        "reference/commands.md": commands(),
-        "reference/python.md": python(),
-        "contributing.md": _moved((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")),
-        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
-        "examples.md": examples(),
-        "layers.svg": layers(),
-        **gallery(),
-    }
-    for path, content in pages.items():
-        files.append(File.generated(config, path, content=content))
+    """Add the pages of the reference."""
+    for name, make in (("configuration", configuration), ("commands", commands), ("python", python)):
+        files.append(File.generated(config, f"reference/{name}.md", content=make()))
     return files
-
-
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Lead links to files beside docs/ to their pages, and put the drawing of the layers where it belongs."""
-    markdown = re.sub(r"<!-- the drawing of the layers .*-->", "![The layers](layers.svg)", markdown)
-    markdown = re.sub(r"\(\.\./notebooks/(\w+)\.ipynb\)", r"(gallery.md#\1)", markdown)
-    return re.sub(r"\(\.\./(CONTRIBUTING|CHANGELOG)\.md", lambda found: f"({found[1].lower()}.md", markdown)
-
-
-def _moved(text: str) -> str:
-    """Return a text of the checkout's root with its links as they are in docs/."""
-    return re.sub(r"\((?:docs/)?([\w/]+\.md)", r"(\1", text)
-
-
-# --- the configuration
 
 
 class Row(NamedTuple):
@@ -78,7 +50,7 @@ def configuration() -> str:
         "Every key of `conf/`, with its default. Give a key another value by its whole name, for example "
         "`esrgan-train +experiment=psnr_rrdb23 stage.optimizer.lr=1e-4`. `esrgan-train --cfg job +experiment=NAME` "
         "prints all of them composed. The meanings are the comments of the files, or the documentation of the class "
-        "that takes the value.",
+        "that takes the value. A heading is the choice, and names the file: `data=folder` is `conf/data/folder.yaml`.",
         "",
     ]
     folder = None
@@ -290,76 +262,3 @@ def python() -> str:
     ]
     lines += [f"::: esrgan_lit.{name}\n" for name in esrgan_lit.__all__]
     return "\n".join(lines)
-
-
-# --- the gallery
-
-
-def gallery() -> dict[str, str | bytes]:
-    """Return the gallery's page and the pictures that the notebooks hold, by path."""
-    lines = [
-        "# Gallery",
-        "",
-        "What the notebooks draw, as they are kept in `notebooks/`. `make notebooks` draws it anew.",
-        "",
-    ]
-    pictures: dict[str, str | bytes] = {}
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        title = "".join(cells[0]["source"]).partition("\n")
-        lines += [f"## {title[0].lstrip('# ')} {{ #{path.stem} }}", "", f"`notebooks/{path.name}`", ""]
-        text = ""
-        for cell in cells[1:]:
-            if cell["cell_type"] == "markdown":
-                text = "".join(cell["source"]).strip()
-                continue
-            for kind, data in _pictures(cell):
-                name = f"gallery/{path.stem}_{len(pictures)}.{kind}"
-                pictures[name] = data
-                heading = re.match(r"#+ (.*)", text)
-                words = heading[1] if heading else title[0].lstrip("# ")
-                lines += [f"![{words}]({name})", "", f"*{words}*", ""]
-    return {"gallery.md": "\n".join(lines), **pictures}
-
-
-def _pictures(cell: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    for output in cell.get("outputs", ()):
-        for kind in ("jpeg", "png"):
-            if data := output.get("data", {}).get(f"image/{kind}"):
-                yield kind, base64.b64decode("".join(data))
-
-
-# --- the examples
-
-
-def examples() -> str:
-    """Return the programs of examples/, each behind its first lines."""
-    lines = ["# Three small programs", "", "Each is complete. `python examples/NAME.py --help` has its options.", ""]
-    for path in sorted((ROOT / "examples").glob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        lines += [f"## {path.name}", "", ast.get_docstring(ast.parse(text)) or "", "", "```python", text, "```", ""]
-    return (
-        "\n".join(lines).replace("``python examples", "`python examples").replace("]``", "]`").replace(".py``", ".py`")
-    )
-
-
-# --- the layers
-
-
-def layers() -> str:
-    """Return a drawing of the layers that import-linter holds, the commands on top."""
-    rows = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
-    rows = [[name.strip() for name in row.split("|")] for row in rows]
-    height, width, gap = 34, 680, 8
-    parts = []
-    for index, names in enumerate(rows):
-        side = (width - gap * (len(names) - 1)) / len(names)
-        for place, name in enumerate(names):
-            x, y = place * (side + gap), index * (height + gap)
-            parts.append(
-                f'<rect x="{x:.0f}" y="{y}" width="{side:.0f}" height="{height}" rx="5" fill="#00796b"/>'
-                f'<text x="{x + side / 2:.0f}" y="{y + 22}" fill="#fff" '
-                f'font-family="sans-serif" font-size="14" text-anchor="middle">{name}</text>'
-            )
-    total = len(rows) * (height + gap)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total}" role="img">{"".join(parts)}</svg>'
