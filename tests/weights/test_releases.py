@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 
 from esrgan_lit import RRDBNet, load_generator
 from esrgan_lit.cli.upscale import main
@@ -38,7 +40,7 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
     threading.Thread(target=server.serve_forever, daemon=True).start()
     checksum = hashlib.sha256((tmp_path / "server" / "tiny.pth").read_bytes()).hexdigest()
     file = RemoteFile(f"http://127.0.0.1:{server.server_port}/tiny.pth", checksum=f"sha256:{checksum[:8]}")
-    release = releases.Release(4, "nothing", "CC0", "https://example.org", (file,))
+    release = releases.Release("tests", 4, "nothing", "CC0", "https://example.org", (file,))
     monkeypatch.setitem(releases.RELEASES, "tiny_x4", release)
     monkeypatch.setenv("ESRGAN_WEIGHTS", str(tmp_path / "cache"))
     yield generator, requests
@@ -66,6 +68,54 @@ def test_images_are_enlarged_with_a_release_by_its_name(
     assert output.is_file()
     with pytest.raises(SystemExit, match="did you mean tiny_x4"):
         main([str(source), "-o", str(tmp_path / "other.png"), "--checkpoint", "tiny_x5"])
+
+
+def test_a_photograph_alone_is_enough(
+    released: tuple[RRDBNet, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    photograph_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tiny = releases.RELEASES["tiny_x4"]
+    monkeypatch.setitem(releases.RELEASES, "realesrgan_x4plus", tiny)
+    monkeypatch.setitem(releases.RELEASES, "realesrnet_x4plus", tiny)
+    engine = ["--engine", "torch", "--device", "cpu"]
+    source = photograph_folder / "a.png"
+    main([str(source), *engine])
+    said = capsys.readouterr().err
+    assert "weights: realesrgan_x4plus" in said
+    assert f"downloaded once to {tmp_path / 'cache'} (size not known, {tiny.files[0].checksum}; license: CC0)" in said
+    with Image.open(source) as small, Image.open(source.with_name("a_x4.png")) as large:
+        assert large.size == (4 * small.width, 4 * small.height)
+    main([str(source), *engine, "--outscale", "2.5", "--format", "jpg"])
+    assert "downloaded" not in capsys.readouterr().err
+    assert source.with_name("a_x2.5.jpg").is_file()
+    folder = tmp_path / "photographs"
+    (folder / "below").mkdir(parents=True)
+    copy(source, folder / "below")
+    monkeypatch.chdir(folder)
+    main([".", *engine, "--alpha", "0.5"])
+    assert (tmp_path / "photographs_x4" / "below" / "a.png").is_file()
+    assert len(released[1]) == 1
+    for inputs, rule in ((["*.png"], "is a pattern, whose outputs go to a folder; add -o FOLDER"), (["a", "b"], None)):
+        with pytest.raises(SystemExit, match=rule):
+            main([*inputs, *engine])
+    assert "2 inputs go to a folder: add -o FOLDER" in capsys.readouterr().err
+
+
+def test_the_list_says_when_to_take_which(
+    released: tuple[RRDBNet, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_generator("tiny_x4")
+    with pytest.raises(SystemExit) as ended:
+        main(["--list"])
+    assert not ended.value.code
+    lines = {line.split(" ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines.keys() >= releases.RELEASES.keys()
+    assert "nothing" in lines["tiny_x4"]  # is to be downloaded
+    assert "67 MB" in lines["realesrgan_x4plus"]
+    assert "(the default)" in lines["realesrgan_x4plus"]
 
 
 def test_other_files_are_refused(released: tuple[RRDBNet, list[str]], tmp_path: Path) -> None:

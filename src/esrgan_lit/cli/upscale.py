@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from esrgan_lit.cli.upscale_options import FinalSize, parse
-from esrgan_lit.cli.upscale_plan import Job, check_names, plan_jobs
+from esrgan_lit.cli.upscale_plan import Job, check_names, name_beside, plan_jobs
 from esrgan_lit.cli.upscale_record import Record, file_state
-from esrgan_lit.files import digest, unfinished_files
+from esrgan_lit.files import digest, readable_bytes, unfinished_files
 from esrgan_lit.images.formats import SUFFIXES_WITH_ALPHA
 from esrgan_lit.images.listing import printable
+from esrgan_lit.weights.releases import RELEASES, cache
 
 if TYPE_CHECKING:
     from esrgan_lit.inference.upscaler import Upscaler
@@ -62,16 +63,28 @@ def _said(error: Exception) -> str:
 
 def _upscale(options: argparse.Namespace) -> None:
     """Plan, check what can be known, and only then load weights and make the engine ready."""
+    generator = None
+    if options.output is None:
+        if (scale := _known_scale(options)) is None:
+            generator = _generator(options)
+            scale = generator.scale
+        options.output = name_beside(options.inputs[0], scale, options.format)
+        print(f"output: {printable(options.output)}", file=sys.stderr)
     jobs, folder, one_file = plan_jobs(options.inputs, options.output, options.format, options.frames)
+    if not options.chosen:
+        print(
+            f"weights: {' and '.join(options.checkpoint)}, for photographs as they come. Clean pictures: --checkpoint "
+            "esrgan_x4. Drawings: --checkpoint realesrgan_x4plus_anime_6b. Softer: --alpha 0.5. All: --list",
+            file=sys.stderr,
+        )
     record = Record(folder, _settings_of(options), alone=not one_file)
     if not (todo := _to_do(jobs, record, options.overwrite)):
         return
     faults = check_names(todo)
     sizes = _sizes(todo, faults)
     _check_sizes(todo, sizes, options.outscale, faults)
-    generator = None
     if len(faults) < len(todo):
-        generator = _generator(options)
+        generator = generator or _generator(options)
         _check_sizes(todo, sizes, options.outscale or generator.scale, faults)
     failures = [fault if str(job.source) in fault else f"{job.source}: {fault}" for job, fault in faults.items()]
     todo = [job for job in todo if job not in faults]
@@ -233,10 +246,24 @@ def _output_size(size: Sequence[int], outscale: FinalSize) -> tuple[int, int]:
     return max(1, round(size[0] * outscale)), max(1, round(size[1] * outscale))
 
 
+def _known_scale(options: argparse.Namespace) -> FinalSize | None:
+    """Return how much larger the output will be, where that is known before weights are read."""
+    release = RELEASES.get(options.checkpoint[0].lower())
+    return options.outscale or options.scale or (release and release.scale)
+
+
 def _generator(options: argparse.Namespace) -> Generator:
     from esrgan_lit.weights.interpolate import interpolate
     from esrgan_lit.weights.load import load_generator
 
+    for name in map(str.lower, options.checkpoint):
+        if name in RELEASES and not Path(name).exists() and (release := RELEASES[name]).path is None:
+            size = readable_bytes(release.size) if release.size else "size not known"
+            print(
+                f"{name} is downloaded once to {cache()} ({size}, {release.files[0].checksum}; license: "
+                f"{release.license})",
+                file=sys.stderr,
+            )
     networks = [load_generator(path, not options.without_ema, options.scale) for path in options.checkpoint]
     return interpolate(networks[0], networks[1], options.alpha) if len(networks) == 2 else networks[0]
 

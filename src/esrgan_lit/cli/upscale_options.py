@@ -15,6 +15,7 @@ from esrgan_lit.cli.upscale_plan import Frames
 from esrgan_lit.images.formats import DEFAULT_QUALITY, FORMATS
 from esrgan_lit.images.listing import SUFFIXES
 from esrgan_lit.inference.choices import ALPHA_MODES, BACK_PROJECTIONS, OVERLAP, PRECISIONS, EngineName, check_engine
+from esrgan_lit.weights.releases import DEFAULT, RELEASES, cache
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _MOST_ENLARGED = 1e6
@@ -26,7 +27,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = _parser()
     _refuse_mistyped(parser, arguments)
     options = parser.parse_intermixed_args(arguments)
+    if options.list:
+        print(_list_releases())
+        sys.exit()
     count = 1 if options.alpha is None else 2
+    options.chosen = options.checkpoint is not None
+    if not options.chosen:
+        options.checkpoint = list(DEFAULT[-count:])
     swallowed = options.checkpoint[count:]  # by an option that takes one or two
     if any(Path(each).suffix in (".ckpt", ".pth", ".pt", ".safetensors") for each in swallowed):
         sys.exit(
@@ -37,11 +44,35 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if len(options.checkpoint) < count or Path(options.checkpoint[-1]).suffix.lower() in SUFFIXES:
         sys.exit("esrgan-upscale: --alpha goes with two checkpoints: --checkpoint PSNR GAN --alpha 0.8")
     options.inputs = swallowed + options.inputs
-    if not all((*options.inputs, options.output, *options.checkpoint)):
-        parser.error("a name is empty; an unset variable of the shell?")
     if not options.inputs:
         parser.error("INPUT is missing: an image file, a folder or a glob")
+    if not all((*options.inputs, options.output is None or options.output, *options.checkpoint)):
+        parser.error("a name is empty; an unset variable of the shell?")
+    if options.output is None and len(options.inputs) > 1:
+        parser.error(f"{len(options.inputs)} inputs go to a folder: add -o FOLDER, such as -o large/")
     return options
+
+
+def _list_releases() -> str:
+    """Return the table of released weights, and how they are chosen."""
+    from esrgan_lit.files import readable_bytes
+    from esrgan_lit.reports.tables import Column, Table
+
+    columns = [Column(title) for title in ("WEIGHTS", "SCALE", "TO DOWNLOAD", "FOR")]
+    rows = [
+        (
+            name,
+            f"x{release.scale}",
+            "nothing" if release.path else readable_bytes(release.size) if release.size else "not known",
+            release.use + (" (the default)" if name == DEFAULT[-1] else ""),
+        )
+        for name, release in RELEASES.items()
+    ]
+    how = (
+        "esrgan-upscale photo.jpg --checkpoint NAME takes others. Softer and more faithful, between two of them:\n"
+        f"--checkpoint {' '.join(DEFAULT)} --alpha 0.5 (0 is the first). Kept in {cache()}"
+    )
+    return f"{Table(columns, rows).text()}\n\n{how}"
 
 
 def _refuse_mistyped(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -100,13 +131,16 @@ def _quality(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("esrgan-upscale", description="Enlarge images with a trained generator.")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image files, folders (recursive) or globs")
-    parser.add_argument("-o", "--output", required=True, help="image file for one image, else a folder")
+    parser.add_argument(
+        "-o", "--output", help="image file for one image, else a folder (default: beside the input, photo_x4.png)"
+    )
     parser.add_argument(
         "--checkpoint",
         nargs="+",
-        required=True,
-        help="checkpoint (.ckpt), weights, or a release's name such as esrgan_x4; two for --alpha",
+        help=f"checkpoint (.ckpt), weights, or a release's name such as esrgan_x4; two for --alpha (default: "
+        f"{DEFAULT[-1]}, for photographs as they come)",
     )
+    parser.add_argument("--list", action="store_true", help="print the released weights, and when to take which")
     parser.add_argument("--alpha", type=float, help="blend two checkpoints: 0 is the first (PSNR), 1 the second (GAN)")
     parser.add_argument("--without-ema", action="store_true", help="the last weights rather than the averaged ones")
     parser.add_argument(

@@ -79,6 +79,26 @@ def plan_jobs(inputs: Sequence[str], output: str, kind: str = "png", frames: Fra
     return Plan(jobs, folder.parent if one_file else folder, one_file)
 
 
+def name_beside(given: str, scale: float | tuple[int, int], kind: str) -> str:
+    """Return the output for one input where none was named: ``photo_x4.png`` beside a file, ``photos_x4/`` a folder.
+
+    Args:
+        given: the input.
+        scale: how much larger, or the final width and height.
+        kind: the output's format, as for :func:`plan_jobs`.
+
+    Raises:
+        ValueError: for a pattern.
+    """
+    path, ending = Path(given), f"{scale[0]}x{scale[1]}" if isinstance(scale, tuple) else f"x{scale:g}"
+    if path.is_dir():
+        path = path.resolve() if path.name in ("", "..") else path
+        return f"{path}_{ending}{os.sep}"
+    if glob.has_magic(given) and not path.exists():
+        raise ValueError(f"INPUT: {printable(given)} is a pattern, whose outputs go to a folder; add -o FOLDER")
+    return str(_renamed(path.with_stem(f"{path.stem}_{ending}"), kind))
+
+
 def _names_file(inputs: Sequence[str], output: str) -> bool:
     """Return whether ``-o`` names an image file; ValueError where it looks like one that cannot be written."""
     path, suffix = Path(output), Path(output).suffix.lower()

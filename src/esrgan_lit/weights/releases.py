@@ -18,6 +18,7 @@ class Release:
     """Weights that their authors published.
 
     Attributes:
+        use: the pictures that they are for.
         scale: magnification.
         training_data: what they were trained on, and with what.
         license: what their users may do.
@@ -25,11 +26,23 @@ class Release:
         files: that hold them, tried in this order.
     """
 
+    use: str
     scale: int
     training_data: str
     license: str
     page: str
     files: tuple[RemoteFile, ...]
+
+    @property
+    def size(self) -> int | None:
+        """Return the bytes to download, where any source tells them."""
+        return next((file.size for file in self.files if file.size is not None), None)
+
+    @property
+    def path(self) -> Path | None:
+        """Return where it lies already, not verified; None where it is still to be downloaded."""
+        paths = (cache() / file.file_name for file in self.files)
+        return next((path for path in paths if path.is_file()), None)
 
 
 def _read_releases() -> dict[str, Release]:
@@ -41,6 +54,8 @@ def _read_releases() -> dict[str, Release]:
 
 
 RELEASES = _read_releases()
+# Taken where nobody chose: most people's photographs are compressed. With its smooth partner for --alpha.
+DEFAULT = ("realesrnet_x4plus", "realesrgan_x4plus")
 
 
 def fetch(name: str) -> Path:
