@@ -2,12 +2,14 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "hooks"))
@@ -54,3 +56,22 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
     assert not [page.name for page in built_pages if fetched.search(page.read_text(encoding="utf-8"))]
     for page in ("reference/configuration.html", "reference/python.html", "gallery.html", "index.html"):
         assert (tmp_path / "site" / page).is_file()
+
+
+def test_what_the_readme_tells_to_type_can_be_typed() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    for line in lines:
+        name, *arguments = shlex.split(line, comments=True)
+        if name == "make":
+            assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+        elif name in ("esrgan-train", "esrgan-evaluate"):
+            kind = name.removeprefix("esrgan-")
+            with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
+                compose(kind, [argument for argument in arguments if not argument.startswith("hydra.")])
+        else:
+            parser = reference.parser_of(PROJECT["project"]["scripts"][name])
+            parser.parse_intermixed_args(arguments) if parser._subparsers is None else parser.parse_args(arguments)
+    assert len(lines) >= 8
+    for nobody_has in ("REPOSITORY", "net.safetensors", "…"):
+        assert nobody_has not in "\n".join(lines)
