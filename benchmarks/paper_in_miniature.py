@@ -105,7 +105,7 @@ def vgg_metric(weights: str | Path) -> Metric:
 
     def features(images: Tensor) -> list[Tensor]:
         found, values = [], ((images.float().clamp(0, 1) * 255).round() / 255 - loss.mean) / loss.std
-        for index, module in enumerate(loss._features[0]):
+        for index, module in enumerate(loss._frozen[0]):
             values = module(values)
             if index in taps:
                 found.append(F.normalize(values, dim=1, eps=1e-10))

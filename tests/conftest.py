@@ -72,6 +72,11 @@ def photograph_folder(tmp_path: Path) -> Path:
     return folder
 
 
+def is_gan(experiment: str) -> bool:
+    """Whether an experiment is of the GAN stage."""
+    return not re.search("psnr|realesrnet|patch_sizes", experiment)
+
+
 @pytest.fixture
 def tiny(photograph_folder: Path, tmp_path: Path) -> Callable[[str], list[str]]:
     """Overrides that shrink a shipped experiment: tiny parts, a folder of small photographs, two steps on the CPU."""
@@ -94,10 +99,14 @@ def tiny(photograph_folder: Path, tmp_path: Path) -> Callable[[str], list[str]]:
             "trainer.log_every_n_steps=1",
             "logger=csv",
         ]
-        if "psnr" not in experiment and experiment != "patch_sizes":  # the GAN stage
+        if not is_gan(experiment):
+            shrunk += ["stage.start_from=scratch"] if "realesrnet" in experiment else []
+        else:
             shrunk += ["stage.start_from=scratch", "stage.discriminator.width=4"]
             shrunk += ["stage/perceptual=vgg19"] if "quickstart" in experiment else []  # which has none
-            shrunk += ["stage.perceptual.weights=untrained", "stage.perceptual.layer=conv1_2"]
+            several = re.search("realesrgan|ldl|restore", experiment)
+            deep = [f"~stage.perceptual.layer.{name}" for name in ("conv3_4", "conv4_4", "conv5_4")]
+            shrunk += ["stage.perceptual.weights=untrained", *(deep if several else ["stage.perceptual.layer=conv1_2"])]
         if experiment == "gan_pirm":  # NIQE's parameters would have to be downloaded
             shrunk += ["stage.validation.metrics=[psnr_y,rmse]", "trainer.callbacks.best.monitor=val/rmse_bounded"]
         if experiment == "finetune":

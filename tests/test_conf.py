@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from conftest import make_photograph
+from conftest import is_gan, make_photograph
 from esrgan_lit import RRDBNet, load_generator
 from esrgan_lit.training.trainer import KEYS, prepare, train
 
@@ -28,7 +28,7 @@ def composed(experiment: str, *overrides: str) -> DictConfig:
 def test_every_experiment_trains_and_leaves_a_readable_checkpoint(
     configure: Callable[..., DictConfig], experiment: str
 ) -> None:
-    gan = "psnr" not in experiment and experiment != "patch_sizes"
+    gan = is_gan(experiment)
     last = train(configure(experiment, *(["trainer.callbacks.periodic.every_n_train_steps=1"] if gan else [])))
     assert load_generator(last).architecture["width"] == 8
     assert (last.parent / "best.ckpt").is_file()

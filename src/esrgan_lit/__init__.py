@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from esrgan_lit.networks.generator import Generator
     from esrgan_lit.networks.rrdbnet import RRDBNet
     from esrgan_lit.networks.srresnet import SRResNet
+    from esrgan_lit.networks.unet_discriminator import UNetDiscriminator
     from esrgan_lit.resize import imresize
     from esrgan_lit.training.stages import GanStage, PsnrStage
     from esrgan_lit.weights.export import export_generator
@@ -31,6 +32,7 @@ __all__ = [
     "PsnrStage",
     "RRDBNet",
     "SRResNet",
+    "UNetDiscriminator",
     "Upscaler",
     "blend",
     "export_generator",
@@ -52,6 +54,7 @@ _MODULES = {
     "networks.generator": ("Generator",),
     "networks.rrdbnet": ("RRDBNet",),
     "networks.srresnet": ("SRResNet",),
+    "networks.unet_discriminator": ("UNetDiscriminator",),
     "resize": ("imresize",),
     "training.stages": ("GanStage", "PsnrStage"),
     "weights.export": ("export_generator",),
@@ -68,6 +71,9 @@ _CONFIGURED = {
     "degradations.parity": ("RealEsrganParity",),
     "degradations.real_esrgan": ("DegradationPass", "RealEsrganDegradation"),
     "losses.adversarial": ("RelativisticAverageLoss", "StandardLoss"),
+    "losses.artifacts": ("ArtifactLoss",),
+    "losses.gradient": ("GradientLoss",),
+    "losses.learned": ("DistsLoss", "LpipsLoss"),
     "losses.perceptual": ("PerceptualLoss",),
     "metrics.metric": ("MetricOptions",),
     "training.callbacks": ("ImagePanels", "TrainingHealth"),

@@ -72,7 +72,7 @@ def test_perceptual_loss_is_the_l1_distance_of_torchvisions_features() -> None:
     torch.manual_seed(0)
     output, target = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     vgg = torchvision.models.vgg19().features[:8]
-    vgg.load_state_dict(term._features[0].state_dict())
+    vgg.load_state_dict(term._frozen[0].state_dict())
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     normalized = [(image - mean.view(3, 1, 1)) / std.view(3, 1, 1) for image in (output, target)]
     with torch.no_grad():
@@ -99,18 +99,18 @@ def test_the_vgg_network_is_frozen_and_in_no_state_dict() -> None:
     term = PerceptualLoss("conv1_2", weights="untrained")
     assert not list(term.parameters())
     assert not term.state_dict()
-    assert term.double()._features[0][0].weight.dtype == torch.float64  # but it moves with the module
+    assert term.double()._frozen[0][0].weight.dtype == torch.float64  # but it moves with the module
     output = torch.rand(1, 3, 32, 32, dtype=torch.float64, requires_grad=True)
     term(output, torch.rand(1, 3, 32, 32, dtype=torch.float64)).backward()
     assert output.grad is not None
-    assert term._features[0][0].weight.grad is None
+    assert term._frozen[0][0].weight.grad is None
 
 
 def test_a_file_may_hold_only_the_layers_needed(tmp_path: Path) -> None:
     state = {f"features.{key}": value for key, value in torchvision.models.vgg19().features[:8].state_dict().items()}
     torch.save(state, tmp_path / "half.pth")
     term = PerceptualLoss("conv2_2", weights=tmp_path / "half.pth")
-    torch.testing.assert_close(term._features[0][0].weight, state["features.0.weight"])
+    torch.testing.assert_close(term._frozen[0][0].weight, state["features.0.weight"])
     with pytest.raises(ValueError, match=r"lack features\.10\.weight.*deepest is conv2_2"):
         PerceptualLoss("conv3_1", weights=tmp_path / "half.pth")
     with pytest.raises(ValueError, match="is no file"):
@@ -125,7 +125,7 @@ def test_mincs_file_loads_under_its_own_names(tmp_path: Path) -> None:
     names = {str(index): name.replace("_", "") for name, index in layers.items()}
     torch.save({names[key.split(".")[0]] + "." + key.split(".")[1]: theirs[key] for key in theirs}, tmp_path / "m.pth")
     term = PerceptualLoss("conv5_3", network="vgg16", weights=tmp_path / "m.pth", normalize=False)
-    for key, value in term._features[0].state_dict().items():
+    for key, value in term._frozen[0].state_dict().items():
         torch.testing.assert_close(value, theirs[key])
     image = torch.rand(1, 3, 16, 16)
     network = torchvision.models.vgg16().features[:29]

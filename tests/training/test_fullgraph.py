@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from esrgan_lit import Discriminator, GanStage, PerceptualLoss, PsnrStage, RRDBNet
+from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.training.base_stage import Stage
 
 
@@ -28,7 +29,7 @@ def test_an_iteration_is_one_graph(name: str) -> None:
     cast(Any, stage)._trainer = SimpleNamespace(world_size=1)
 
     def losses(low_res: Tensor, high_res: Tensor) -> list[Tensor]:
-        terms = stage.raw_terms(stage.generator(low_res), high_res)
+        terms = stage.raw_terms(stage.generator(low_res), Pair(low_res, high_res))
         return [stage.weighted_sum(terms), *(terms[each] for each in ["discriminator"] if each in terms)]
 
     def gradients(made: list[Tensor]) -> list[Tensor]:

@@ -173,7 +173,7 @@ def test_each_step_moves_its_own_network_only() -> None:
             for name, network in (("g", stage.generator), ("d", stage.discriminator)):
                 grads_in_step[owner + name] = any(p.grad is not None for p in network.parameters())
 
-    features: Any = stage.losses["perceptual"]._features[0]
+    features: Any = stage.losses["perceptual"]._frozen[0]
     vgg = features[0].weight.clone()
     before = copy.deepcopy(stage)
     fit(stage, double=False, callbacks=[Watch()])

@@ -13,6 +13,9 @@ class AdversarialLoss(Protocol):
     All methods take the discriminator's logits of any shape for real and for generated images, and their means over
     the batches of all ranks, 0-dimensional, with gradients: a mean over one rank's batch would make the loss depend on
     the number of GPUs.
+
+    Where ``generator_sees_real`` is there and False, the generator's loss does not depend on ``real``: a discriminator
+    that is run for each network's step anew then judges no real images for the generator's.
     """
 
     def generator(self, real: Tensor, fake: Tensor, real_mean: Tensor, fake_mean: Tensor) -> Tensor:
@@ -59,6 +62,8 @@ class RelativisticAverageLoss:
 
 class StandardLoss:
     """The standard GAN loss of SRGAN, non-saturating cross-entropy; an :class:`AdversarialLoss` that needs no means."""
+
+    generator_sees_real = False
 
     def discriminator(self, real: Tensor, fake: Tensor, real_mean: Tensor, fake_mean: Tensor) -> Tensor:
         """−log D(real) − log(1 − D(fake))."""

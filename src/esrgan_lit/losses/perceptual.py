@@ -1,8 +1,8 @@
 """The perceptual loss (Wang et al. 2018, §3.3)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
@@ -10,16 +10,18 @@ import torchvision
 from torch import Tensor, nn
 
 from esrgan_lit.downloads import fetch_imagenet
+from esrgan_lit.losses.frozen import FrozenNetwork
 from esrgan_lit.tensor_files import WeightsError, find_misfit, read_state
 
 VggName = Literal["vgg16", "vgg19"]
 
 
-class PerceptualLoss(nn.Module):
+class PerceptualLoss(FrozenNetwork):
     """L1 distance of features of a frozen VGG network (§3.3), before the activation by default.
 
     Args:
-        layer: convolution whose features are compared, ``conv1_1`` … ``conv5_4`` (``conv5_3`` for VGG16).
+        layer: convolution whose features are compared, ``conv1_1`` … ``conv5_4`` (``conv5_3`` for VGG16); or several
+            with their weights, as Real-ESRGAN has them (Wang et al. 2021, §4.1): Σ weight · E|φ(output) − φ(target)|.
         before_activation: take the features before the ReLU (the paper's), or after (SRGAN's).
         network: ``vgg19``, or ``vgg16`` for the MINC variant of the PIRM challenge.
         weights: ``imagenet`` (torchvision's, downloaded on first use), ``untrained`` (random: fixed by ``seed``), or
@@ -37,22 +39,26 @@ class PerceptualLoss(nn.Module):
 
     def __init__(
         self,
-        layer: str = "conv5_4",
+        layer: str | Mapping[str, float] = "conv5_4",
         before_activation: bool = True,
         network: VggName = "vgg19",
         weights: str | Path = "imagenet",
         normalize: bool = True,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.network: VggName = network
         names = vgg_layers(network)
-        if layer not in names:
-            raise ValueError(f"layer {layer!r} is not in {network}; use one of {', '.join(names)}")
+        layers = {layer: 1.0} if isinstance(layer, str) else dict(layer)
+        for name in layers:
+            if name not in names:
+                raise ValueError(f"layer {name!r} is not in {network}; use one of {', '.join(names)}")
+        if not layers:
+            raise ValueError("layer is an empty mapping; give one or more, such as {conv5_4: 1}")
         # Cutting right behind the tap also keeps torchvision's in-place ReLUs from overwriting it.
-        depth = names[layer] + (1 if before_activation else 2)
-        # In a tuple the network is no submodule: no state dict, optimizer or DDP reducer ever sees it.
-        self._features = (_vgg_features(network, depth, weights, seed).eval().requires_grad_(False),)
+        depth = max(names[name] for name in layers) + (1 if before_activation else 2)
+        super().__init__(_vgg_features(network, depth, weights, seed))
+        self.network: VggName = network
+        self.layers = None if isinstance(layer, str) else layers
+        self.before_activation = before_activation
         mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if normalize else ((0.0,) * 3, (1.0,) * 3)
         self.mean: Tensor
         self.std: Tensor
@@ -61,13 +67,24 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean absolute difference of the features of two (batch, 3, height, width) RGB images in [0, 1]."""
+        if self.layers is not None:
+            with torch.no_grad():
+                wanted_at = self._at_layers(target)
+            made_at = self._at_layers(output)
+            weighed = [weight * F.l1_loss(made_at[name], wanted_at[name]) for name, weight in self.layers.items()]
+            return torch.stack(weighed).sum()
         with torch.no_grad():
             wanted = self.features(target)
         return F.l1_loss(self.features(output), wanted)
 
+    def _at_layers(self, image: Tensor) -> dict[str, Tensor]:
+        layers = self.layers or {}
+        maps = {name: each for name, each in self.every_layer(image) if name in layers}
+        return maps if self.before_activation else {name: F.relu(each) for name, each in maps.items()}
+
     def features(self, image: Tensor) -> Tensor:
         """Features of (batch, 3, height, width) RGB images in [0, 1] at the chosen layer."""
-        return self._features[0]((image - self.mean) / self.std)
+        return self._frozen[0]((image - self.mean) / self.std)
 
     def every_layer(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Name and features before the activation of every convolution up to the chosen one, in order.
@@ -77,15 +94,11 @@ class PerceptualLoss(nn.Module):
         """
         names = {index: name for name, index in vgg_layers(self.network).items()}
         maps = (image - self.mean) / self.std
-        for index, module in enumerate(self._features[0]):
+        for index, module in enumerate(self._frozen[0]):
             # Not the network's own ReLU, which would overwrite what was given out.
             maps = F.relu(maps) if isinstance(module, nn.ReLU) else module(maps)
             if index in names:
                 yield names[index], maps
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._features[0]._apply(fn, recurse)  # what moves or converts this module moves the network too
-        return super()._apply(fn, recurse)
 
 
 def vgg_layers(network: VggName) -> dict[str, int]:

@@ -1,18 +1,17 @@
 """Metrics that are networks: LPIPS, DISTS, Ma."""
 
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
-from unittest.mock import patch
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from esrgan_lit.downloads import fetch_imagenet
-from esrgan_lit.files import digest
 from esrgan_lit.images.levels import round_to_levels
+from esrgan_lit.losses.learned import LpipsNetwork, dists_network, lpips_network
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError, describe_border
-from esrgan_lit.tensor_files import WeightsError, find_misfit, read_state, tensors_only
+from esrgan_lit.tensor_files import tensors_only
 
 
 def make_lpips(scale: int, options: MetricOptions) -> Metric:
@@ -21,19 +20,9 @@ def make_lpips(scale: int, options: MetricOptions) -> Metric:
     Raises:
         MetricUnavailableError: when its ImageNet weights cannot be had, with what to do.
     """
-    from torchmetrics.functional.image.lpips import _LPIPS
-    from torchvision import models
-
-    files = {
-        "alex": models.AlexNet_Weights.IMAGENET1K_V1,
-        "vgg": models.VGG16_Weights.IMAGENET1K_V1,
-        "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
-    }
-    name = options.lpips_network
-    address = files[name].url
-    network = _LPIPS(net=name, pnet_rand=True)  # pyright: ignore[reportArgumentType] (checked)
-    fingerprint = _load_imagenet(network.net, address, options.lpips_weights, "lpips_weights")
-    network.requires_grad_(False)
+    name = cast(LpipsNetwork, options.lpips_network)  # which its options have checked
+    with _available():
+        network, fingerprint, address = lpips_network(name, options.lpips_weights, _setting("lpips_weights"))
 
     def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
         return network.to(output.device)(rounded(output), rounded(truth), normalize=True).flatten().double()
@@ -49,15 +38,8 @@ def make_dists(scale: int, options: MetricOptions) -> Metric:
     Raises:
         MetricUnavailableError: when its ImageNet weights cannot be had, with what to do.
     """
-    from torchmetrics.functional.image import dists
-    from torchvision import models
-
-    # Its constructor has torchvision download and unpickle the weights of VGG16; here it gets the network without them.
-    with patch.object(dists, "vgg16", lambda weights: models.vgg16(init_weights=False)):
-        network = dists.DISTSNetwork()
-    address = models.VGG16_Weights.IMAGENET1K_V1.url
-    fingerprint = _load_imagenet(network, address, options.dists_weights, "dists_weights")
-    network.eval().requires_grad_(False)
+    with _available():
+        network, fingerprint, address = dists_network(options.dists_weights, _setting("dists_weights"))
 
     def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
         return network.to(output.device)(rounded(output), rounded(truth)).flatten().double()
@@ -107,30 +89,14 @@ def _whose(fingerprint: str, address: str) -> str:
     return "" if fingerprint.startswith(expected) else other
 
 
-def _load_imagenet(network: nn.Module, address: str, given: str | Path | None, option: str) -> str:
-    """Load torchvision's ImageNet weights, or a given file of such, into a network made of torchvision's layers.
+def _setting(option: str) -> str:
+    return f"metrics.{option}=FILE (in training stage.validation.options.{option})"
 
-    Returns:
-        The SHA-256 of the file.
-    """
-    setting = f"metrics.{option}=FILE (in training stage.validation.options.{option})"
-    if given is not None and not Path(given).is_file():
-        raise MetricUnavailableError(f"{given} is no file; give {address.rsplit('/', 1)[1]} as {setting}")
+
+@contextmanager
+def _available() -> Iterator[None]:
+    """Say of weights that cannot be had or read that the metric is not available."""
     try:
-        path = Path(given) if given is not None else fetch_imagenet(address, f"or name the file: {setting}")
-    except OSError as error:
+        yield
+    except (OSError, ValueError) as error:
         raise MetricUnavailableError(str(error)) from error
-    try:
-        state = read_state(path)
-    except WeightsError as error:
-        raise MetricUnavailableError(f"{error}; give {setting}") from error
-    # Behind the names of torchmetrics' parts are torchvision's numbers: slice2.3.…, slices.1.3.…, stage1.0.…
-    parts = {key: re.sub(r"^(slices\.\d|slice\d|stage\d)\.", "features.", key) for key in network.state_dict()}
-    theirs = {key: name for key, name in parts.items() if name != key and not key.endswith(".filter")}
-    own = network.state_dict() | {key: state[name] for key, name in theirs.items() if name in state}
-    missing = [name for name in theirs.values() if name not in state]
-    misfit = f"it has no {missing[0]}" if missing else find_misfit(network, own)
-    if misfit:
-        raise MetricUnavailableError(f"{path} does not hold its ImageNet weights ({misfit}); give {setting}")
-    network.load_state_dict(own)
-    return digest(path)

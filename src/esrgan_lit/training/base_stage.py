@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from esrgan_lit import private_api
+from esrgan_lit.degradations.blur import sharpen
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.training.changes import SCRATCH
@@ -25,7 +26,7 @@ from esrgan_lit.training.nan_report import NonFiniteLossError, write_nan_report
 from esrgan_lit.training.optimizer_step import BatchNormBuffers, StepOptions, keep_freed_memory
 from esrgan_lit.training.rankings import relative_paths
 from esrgan_lit.training.resume import adapt
-from esrgan_lit.training.terms import check_terms
+from esrgan_lit.training.terms import check_terms, sees_average
 from esrgan_lit.training.validation import Validation
 from esrgan_lit.weights.load import load_weights_into
 
@@ -52,6 +53,7 @@ class Stage(EnlargingModule):
         start_from: weights to start from; None or ``scratch`` for the network as initialized.
         options: how steps are taken.
         validation: what is measured on validation images; None for PSNR-Y and SSIM-Y.
+        sharpened: names of the terms that see the ground truth sharpened by an unsharp mask (Real-ESRGAN's).
 
     Raises:
         ValueError: for an EMA decay out of range, or a weight or name of a term that does not fit.
@@ -68,6 +70,7 @@ class Stage(EnlargingModule):
         start_from: str | Path | None,
         options: StepOptions,
         validation: Validation | None,
+        sharpened: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -80,7 +83,8 @@ class Stage(EnlargingModule):
             if not 0 < ema_decay < 1:
                 raise ValueError(f"ema_decay {ema_decay} is not in (0, 1); use for example 0.999, or null for no EMA")
             self.ema = copy.deepcopy(generator).requires_grad_(False)
-        check_terms(losses, loss_weights or {}, further, watched)
+        check_terms(losses, loss_weights or {}, further, watched, sharpened, ema_decay)
+        self.sharpened = frozenset(sharpened)
         self.losses = nn.ModuleDict({name: term for name, term in losses.items() if term is not None})
         self.loss_weights = {name: float((loss_weights or {}).get(name, 1)) for name in (*self.losses, *further)}
         self.terms = (*dict.fromkeys((*self.loss_weights, *watched)),)
@@ -107,14 +111,28 @@ class Stage(EnlargingModule):
         """Return the networks that are trained."""
         return [self.generator]
 
-    def raw_terms(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def raw_terms(self, output: Tensor, pair: Pair) -> dict[str, Tensor]:
         """Return the stage's terms, unweighted and with their graphs, and what is watched beside them.
 
         Args:
-            output: the generator's, (batch, 3, height, width).
-            target: the ground truth, of the same shape.
+            output: the generator's, of the pair's low resolution.
+            pair: the images; the ground truth has the output's shape.
         """
         raise NotImplementedError
+
+    def image_terms(self, output: Tensor, pair: Pair) -> dict[str, Tensor]:
+        """Return the terms of ``losses``: each of (output, ground truth), and of the EMA's output where it asks."""
+        sharp = sharpen(pair.high_res) if self.sharpened else pair.high_res
+        targets = {name: sharp if name in self.sharpened else pair.high_res for name in self.losses}
+        asking = {name for name, term in self.losses.items() if sees_average(term)}
+        average: tuple[Tensor, ...] = ()
+        if asking:
+            with torch.no_grad():
+                average = (self.ema_generator.eval()(pair.low_res),)
+        return {
+            name: term(output, targets[name], *(average if name in asking else ()))
+            for name, term in self.losses.items()
+        }
 
     def on_fit_start(self) -> None:
         """Lay out and compile the networks, now that they are on their device."""
@@ -281,7 +299,7 @@ class Stage(EnlargingModule):
         data = getattr(self.trainer, "datamodule", None)
         sources = data.sources_of(step - 1) if data is not None else ["?"] * len(batch.low_res)
         output = self.generator(batch.low_res)
-        terms = self.raw_terms(output, batch.high_res)
+        terms = self.raw_terms(output, batch)
         folder = Path(self.trainer.default_root_dir) / "diagnosis" / f"step_{step:07d}_rank_{self.global_rank}"
         write_nan_report(folder, {name: terms[name] for name in self.descended}, output, self, batch, sources)
         return folder

@@ -8,6 +8,7 @@ from typing import Any
 from esrgan_lit.overrides import as_override
 
 SCRATCH = "scratch"  # value of `stage.start_from`
+RELEASED = "released"  # the same, in a configuration: the release that suits how the pairs are made
 ABSENT = "(absent)"
 log = logging.getLogger(__name__)
 

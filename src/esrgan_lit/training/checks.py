@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.overrides import as_override
 from esrgan_lit.training.base_stage import Stage
@@ -103,7 +104,7 @@ def _fault(stage: Stage, device: str, batch: int, crop: int) -> str | None:
             if output.shape != high_res.shape:
                 made = f"the generator makes {_size(output)} of {_size(low_res)}"
                 return f"{made}; at scale {scale} it must be {_size(high_res)}"
-            terms = trial.raw_terms(output, high_res)
+            terms = trial.raw_terms(output, Pair(low_res, high_res))
             trial.weighted_sum(terms)
             for name, term in terms.items():
                 if term.shape != ():

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import esrgan_lit
 from esrgan_lit.networks.discriminator import Discriminator
+from esrgan_lit.networks.unet_discriminator import UNetDiscriminator
 from esrgan_lit.tensor_files import WeightsError, open_tensors
 from esrgan_lit.weights.load import load_generator
 
@@ -105,9 +106,14 @@ def load_discriminator_into(discriminator: nn.Module, path: str | Path) -> None:
     sizes = {key: (_size(state.get(key)), _size(ours.get(key))) for key in (*ours, *state)}
     wrong = [f"{key} is {there} there and {here} here" for key, (there, here) in sizes.items() if there != here]
     if wrong:
+        unet = any(key.endswith("weight_orig") for key in state) and not any("weight_orig" in key for key in ours)
         raise WeightsError(
-            f"stage.discriminator_from: {path} holds no discriminator that fits this one: {', '.join(wrong[:3])}. Give "
-            "a checkpoint of a GAN stage of the same crop and stage.discriminator"
+            f"stage.discriminator_from: {path} holds no discriminator that fits this one: {', '.join(wrong[:3])}. "
+            + (
+                "It is a U-Net with spectral norm; give stage/discriminator=unet"
+                if unet
+                else "Give a checkpoint of a GAN stage of the same crop and stage.discriminator"
+            )
         )
     discriminator.load_state_dict(state)
 
@@ -156,8 +162,10 @@ def _check_trusted(name: str, config: Any) -> None:
         _check_trusted(name, part)
 
 
-def _discriminator_of(state: Mapping[str, Tensor]) -> Discriminator:
+def _discriminator_of(state: Mapping[str, Tensor]) -> nn.Module:
     """Return a discriminator of the shapes that a checkpoint's has, where no configuration says more."""
+    if (conv0 := state.get(f"{_D}.conv0.weight")) is not None:
+        return UNetDiscriminator(*conv0.shape[:2])
     first, linear = state[f"{_D}.features.0.weight"], state[f"{_D}.classifier.1.weight"]
     width, channels = first.shape[:2]
     crop = 32 * math.isqrt(linear.shape[1] // (8 * width))

@@ -1,7 +1,7 @@
 """The two stages of training: glue between networks, losses and Lightning. Formulas and numbers live elsewhere."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -48,6 +48,7 @@ class PsnrStage(Stage):
         validation: what is measured on validation images; None for PSNR-Y and SSIM-Y.
         losses: the terms of (output, ground truth), by name; None for L1 as ``pixel``.
         loss_weights: their weights by name; a term without one weighs 1.
+        sharpened: names of the terms that see the ground truth sharpened, as Real-ESRGAN's do.
     """
 
     def __init__(
@@ -61,10 +62,11 @@ class PsnrStage(Stage):
         validation: Validation | None = None,
         losses: Mapping[str, nn.Module | None] | None = None,
         loss_weights: Mapping[str, float] | None = None,
+        sharpened: Sequence[str] = (),
     ) -> None:
         losses = {"pixel": nn.L1Loss()} if losses is None else losses
-        watched = ("color_shift", "gradient_norm")
-        super().__init__(generator, losses, loss_weights, (), watched, ema_decay, start_from, options, validation)
+        watched, ema_and_start = ("color_shift", "gradient_norm"), (ema_decay, start_from)
+        super().__init__(generator, losses, loss_weights, (), watched, *ema_and_start, options, validation, sharpened)
         if not self.losses:
             raise ValueError("stage.losses has no term left to train by; give one, such as stage.losses.pixel")
         self.optimizer = optimizer
@@ -76,16 +78,15 @@ class PsnrStage(Stage):
         step = OptimizerStep(self, self.parameters_of[self.generator], self.options)
         parts, before = [], BatchNormBuffers(self.batch_norm_buffers)
         for part in self.split(batch):
-            terms = self.raw_terms(self.generator(part.low_res), part.high_res)
+            terms = self.raw_terms(self.generator(part.low_res), part)
             step.add(self.weighted_sum(terms))
             parts.append(terms)
         norm, skipped = step.take(cast(LightningOptimizer, self.optimizers()), counted=True)
         self.end_iteration(batch, parts, {"gradient_norm": norm}, skipped, before)
 
-    def raw_terms(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def raw_terms(self, output: Tensor, pair: Pair) -> dict[str, Tensor]:
         """Return the terms, unweighted, and how far colors have moved."""
-        terms = {name: term(output, target) for name, term in self.losses.items()}
-        return terms | {"color_shift": _color_shift(output, target)}
+        return self.image_terms(output, pair) | {"color_shift": _color_shift(output, pair.high_res)}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make one optimizer and one schedule, counted in iterations."""
@@ -100,13 +101,14 @@ class GanStage(Stage):
     """Stage 2: perceptual, adversarial and pixel loss against a discriminator (Eq. 3), from a stage-1 generator.
 
     Each iteration runs G once and D once on real and once on fake images; as D's weights do not change in between, the
-    same logits serve the generator's step and the discriminator's.
+    same logits serve the generator's step and the discriminator's. A D whose forward changes it, by spectral norm's
+    power iteration, says ``advances_in_forward = True`` and is run for each step anew (:class:`UNetDiscriminator`).
 
     The defaults are those of ``conf/stage/gan.yaml``.
 
     Args:
         generator: network to train, with an integer ``scale``.
-        discriminator: image → logits; ``vgg128`` for the paper's, of crops of 128².
+        discriminator: image → logits of any shape; ``vgg128`` for the paper's, of crops of 128².
         perceptual: the term of this name, ``vgg19`` for the paper's, or None to leave it out.
         adversarial: the pair of GAN losses; None for the paper's.
         loss_weights: of the generator's terms by name, ``adversarial`` among them; a term without one weighs 1.
@@ -122,6 +124,7 @@ class GanStage(Stage):
         discriminator_from: a file of the discriminator's weights: a checkpoint of this stage, or its state dict; None
             for a discriminator as initialized.
         discriminator_warmup: first iterations, in which the discriminator is trained alone and the generator stays.
+        sharpened: names of the terms that see the ground truth sharpened, as Real-ESRGAN's do; the discriminator never.
 
     Raises:
         ValueError: when ``start_from`` is None, with the command that makes what is missing.
@@ -145,6 +148,7 @@ class GanStage(Stage):
         losses: Mapping[str, nn.Module | None] | None = None,
         discriminator_from: str | Path | None = None,
         discriminator_warmup: int = 0,
+        sharpened: Sequence[str] = (),
     ) -> None:
         if start_from is None:
             raise ValueError(
@@ -163,11 +167,14 @@ class GanStage(Stage):
         losses = {**({"pixel": nn.L1Loss()} if losses is None else losses), "perceptual": perceptual}
         watched = ("discriminator", "real_logit", "fake_logit", "real_accuracy", "fake_accuracy", "color_shift")
         watched = (*watched, "gradient_norm", "discriminator_gradient_norm")
-        further = ("adversarial",)
-        super().__init__(generator, losses, loss_weights, further, watched, ema_decay, start_from, options, validation)
+        further, ema_and_start = ("adversarial",), (ema_decay, start_from)
+        super().__init__(
+            generator, losses, loss_weights, further, watched, *ema_and_start, options, validation, sharpened
+        )
         self.discriminator = Discriminator() if isinstance(discriminator, str) else discriminator
         if discriminator_from is not None:
             load_discriminator_into(self.discriminator, discriminator_from)
+        self.judged_anew = getattr(self.discriminator, "advances_in_forward", False)
         self.discriminator_warmup = discriminator_warmup
         self.adversarial = RelativisticAverageLoss() if adversarial is None else adversarial
         self.factories = (optimizer, discriminator_optimizer), (scheduler, discriminator_scheduler)
@@ -190,9 +197,9 @@ class GanStage(Stage):
         parts, before = [], BatchNormBuffers(self.batch_norm_buffers)
         alone = self.trainer.global_step < self.discriminator_warmup
         for part in self.split(batch):
-            terms = self.raw_terms(self._fake(part.low_res, alone), part.high_res)
+            terms = self.raw_terms(self._fake(part.low_res, alone), part)
             if not alone:
-                step_g.add(self.weighted_sum(terms), retain_graph=True)
+                step_g.add(self.weighted_sum(terms), retain_graph=not self.judged_anew)
             step_d.add(terms["discriminator"])
             parts.append(terms)
         stayed = torch.full((), torch.nan, device=self.device), torch.zeros((), dtype=torch.bool, device=self.device)
@@ -214,16 +221,32 @@ class GanStage(Stage):
         before.restore_if(torch.ones((), dtype=torch.bool, device=output.device))
         return output
 
-    def raw_terms(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def raw_terms(self, output: Tensor, pair: Pair) -> dict[str, Tensor]:
         """Return the terms of Eqs. 1 and 3, unweighted, and what is watched beside them."""
-        terms = {name: term(output, target) for name, term in self.losses.items()}
-        real, fake = self.discriminator(target), self.discriminator(output)
-        logits = real, fake, *self._means(real, fake)
-        terms["adversarial"] = self.adversarial.generator(*logits)
-        terms["discriminator"] = self.adversarial.discriminator(*logits)
-        terms["real_accuracy"], terms["fake_accuracy"] = self.adversarial.accuracy(*logits)
-        terms["real_logit"], terms["fake_logit"] = real.detach().mean(), fake.detach().mean()
-        return terms | {"color_shift": _color_shift(output, target)}
+        terms = self.image_terms(output, pair)
+        logits_g, logits_d = self._logits(output, pair.high_res)
+        terms["adversarial"] = self.adversarial.generator(*logits_g)
+        terms["discriminator"] = self.adversarial.discriminator(*logits_d)
+        terms["real_accuracy"], terms["fake_accuracy"] = self.adversarial.accuracy(*logits_d)
+        terms["real_logit"], terms["fake_logit"] = (logits.detach().mean() for logits in logits_d[:2])
+        return terms | {"color_shift": _color_shift(output, pair.high_res)}
+
+    def _logits(self, output: Tensor, target: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return what the generator's loss takes, and the discriminator's: logits of real and fake, and their means."""
+        if not self.judged_anew:
+            real, fake = self.discriminator(target), self.discriminator(output)
+            logits = real, fake, *self._means(real, fake)
+            return logits, logits
+        # In the order of a plain loop, whose generator looks at real images only where its loss does.
+        real = None
+        if getattr(self.adversarial, "generator_sees_real", True):
+            with torch.no_grad():
+                real = self.discriminator(target)
+        fake = self.discriminator(output)
+        pairs = [(fake.detach() if real is None else real, fake)]
+        pairs.append((self.discriminator(target), self.discriminator(output.detach())))
+        logits_g, logits_d = ((*pair, *self._means(*pair)) for pair in pairs)
+        return logits_g, logits_d
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the generator's, then the discriminator's; both schedules are counted in iterations."""

@@ -14,13 +14,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from esrgan_lit.data.module import PairDataModule
 from esrgan_lit.training.base_stage import Stage
-from esrgan_lit.training.changes import SCRATCH
+from esrgan_lit.training.changes import RELEASED, SCRATCH
 from esrgan_lit.training.checkpointing import read_checkpoint, save_last
 from esrgan_lit.training.checks import check_crop, check_fits, check_parts
 from esrgan_lit.training.folder_lock import folder_held
 from esrgan_lit.training.objective import check_optimized
 from esrgan_lit.training.resume import find_start
 from esrgan_lit.training.settings import build, check_containers, check_set, check_settings, take_shipped_parts_along
+from esrgan_lit.training.terms import warn_of_own_metric
 from esrgan_lit.training.validation import BOUNDED
 from esrgan_lit.training.wandb import TolerantWandbLogger
 
@@ -99,6 +100,7 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     for name, part in callbacks.items():
         if str(part.get("monitor")).startswith("val/"):
             stage.validation.check_monitor(part.monitor, part.get("mode", "min"), f"trainer.callbacks.{name}")
+            warn_of_own_metric(stage.losses, part.monitor)
     made = [build(part, f"trainer.callbacks.{name}") for name, part in callbacks.items()]
     if not loggers:  # there is nothing to log it to, and it would refuse to begin
         made = [callback for callback in made if not isinstance(callback, LearningRateMonitor)]
@@ -118,6 +120,8 @@ def normalize(config: DictConfig) -> None:
     _check_keys(config)
     take_old_names(config)
     take_shipped_parts_along(config)
+    if config.stage.get("start_from") == RELEASED:
+        config.stage.start_from = "esrgan_x4" if config.data.get("degradation") is None else "realesrgan_x4plus"
     _count_in_iterations(config)
 
 
