@@ -179,6 +179,18 @@ def test_every_fault_is_shown_by_these_tests() -> None:
     assert set().union(*FAULTS.values(), *PAIR_FAULTS.values()) == set(Fault)
 
 
+def test_pairs_of_one_size_are_checked_for_restoration(folders: Path, tmp_path: Path) -> None:
+    with Image.open(folders / "high/paired.png") as image:
+        pixels = np.array(image.convert("RGB"))
+    shifts = {"right": 0, "shifted": 2}
+    for name, shift in shifts.items():
+        for kind, by in (("high", 0), ("low", shift)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(np.roll(pixels, by, 0)).save(tmp_path / kind / f"{name}.png")
+    found = by_file(check([tmp_path / "high"], scale=1, low_res=tmp_path / "low"))
+    assert found == {"shifted.png": {Fault.SHIFTED, Fault.SAME_PIXELS}}
+
+
 def test_several_partners_of_one_image_are_named(folders: Path, tmp_path: Path) -> None:
     for name in ("paired.png", "paired_again.png"):
         (tmp_path / name).write_bytes((folders / "low" / "pairedx4.png").read_bytes())
@@ -283,6 +295,6 @@ def test_the_table_is_shown_even_where_the_csv_cannot_be_written(
 
 def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere does not exist" in str(run(tmp_path / "nowhere"))
-    for wrong in (["--crop", "0"], ["--scale", "1"], ["--scale", "four"], ["--workers", "0"]):
+    for wrong in (["--crop", "0"], ["--scale", "0"], ["--scale", "four"], ["--workers", "0"]):
         assert run(tmp_path, *wrong) == 2
         assert f"{wrong[1]} is not an integer of" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="high-resolution folders (recursive) or files")
     parser.add_argument("--crop", type=_at_least(1), default=128, help="side of the training crop (default: 128)")
-    parser.add_argument("--scale", type=_at_least(2), default=4, help="factor of the pairs (default: 4)")
+    parser.add_argument("--scale", type=_at_least(1), default=4, help="factor of the pairs (default: 4)")
     parser.add_argument("--low-res", metavar="FOLDER", help="low-resolution partners, to be checked against FOLDER")
     parser.add_argument(
         "--benchmark", nargs="+", default=(), metavar="FOLDER", help="test images that training must not contain"

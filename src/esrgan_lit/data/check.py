@@ -121,7 +121,7 @@ def check(
     Args:
         folders: folders (recursive) or files of high-resolution training images.
         crop: side of the training crop in pixels.
-        scale: integer factor between low and high resolution, 2 or more.
+        scale: integer factor between low and high resolution; 1 for pairs that are only restored.
         low_res: folder of the low-resolution partners, if there are any.
         benchmark: folders of test images, none of which may be among the training images.
         workers: threads; None for one per CPU core.

@@ -58,13 +58,12 @@ class PairPool:
             self.state = state | {"pairs": [torch.cat(both) for both in zip(parts, fresh, strict=True)]}
         else:
             order = torch.from_numpy(np.random.default_rng((seed, numbers[0], 3)).permutation(len(waiting)))
-            waiting, parts = waiting[order], [part[order.to(part.device)] for part in parts]
-            self.state = {
-                "given_samples": waiting[:count].tolist(),
-                "given": [part[:count].clone() for part in parts],
-                "samples": torch.cat((samples, waiting[count:])),
-                "pairs": [torch.cat((new, part[count:])) for new, part in zip(fresh, parts, strict=True)],
-            }
+            shuffled = [part[order.to(part.device)] for part in (waiting, *parts)]
+            chosen, *given = (part[:count].clone() for part in shuffled)
+            for part, new in zip(shuffled, (samples, *fresh), strict=True):
+                part[:count] = new
+            state = {"given_samples": chosen.tolist(), "given": given}
+            self.state = state | {"samples": shuffled[0], "pairs": shuffled[1:]}
         self.state["given_to"] = list(numbers)
         return self.state["given"]
 
