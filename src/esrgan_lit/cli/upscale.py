@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from esrgan_lit.cli.upscale_options import FinalSize, parse
 from esrgan_lit.cli.upscale_plan import Job, check_names, name_beside, plan_jobs
-from esrgan_lit.cli.upscale_record import Record, file_state
+from esrgan_lit.cli.upscale_record import Record, Shard, file_state, shard_records
 from esrgan_lit.files import digest, readable_bytes, unfinished_files
 from esrgan_lit.images.formats import SUFFIXES_WITH_ALPHA
 from esrgan_lit.images.listing import printable
@@ -70,14 +70,20 @@ def _upscale(options: argparse.Namespace) -> None:
             scale = generator.scale
         options.output = name_beside(options.inputs[0], scale, options.format)
         print(f"output: {printable(options.output)}", file=sys.stderr)
-    jobs, folder, one_file = plan_jobs(options.inputs, options.output, options.format, options.frames)
+    shard = None if options.merge or options.shard == (1, 1) else options.shard
+    jobs, folder, one_file = plan_jobs(options.inputs, options.output, options.format, options.frames, shard)
     if not options.chosen:
         print(
             f"weights: {' and '.join(options.checkpoint)}, for photographs as they come. Clean pictures: --checkpoint "
             "esrgan_x4. Drawings: --checkpoint realesrgan_x4plus_anime_6b. Softer: --alpha 0.5. All: --list",
             file=sys.stderr,
         )
-    record = Record(folder, _settings_of(options), alone=not one_file)
+    record = Record(folder, _settings_of(options), not one_file, shard)
+    if options.merge:
+        _merge(jobs, record)
+        return
+    if shard is not None:
+        print(f"shard {shard}: {len(jobs)} images", file=sys.stderr)
     if not (todo := _to_do(jobs, record, options.overwrite)):
         return
     faults = check_names(todo)
@@ -96,6 +102,26 @@ def _upscale(options: argparse.Namespace) -> None:
             failures += _run(todo, sizes, upscaler, record, options)
     if failures:
         raise ValueError(f"{len(failures)} of {len(jobs)} images failed:\n  " + "\n  ".join(map(printable, failures)))
+
+
+def _merge(jobs: Sequence[Job], record: Record) -> None:
+    """Check that every output is there, and make one record of the shards'.
+
+    Raises:
+        ValueError: naming the outputs that are missing, by shard; or while a shard is at work.
+    """
+    missing = [job for job in jobs if not record.holds(job.output, job.source, job.frame)]
+    if missing:
+        counts = {int(path.stem.rpartition("-")[2]) for path in shard_records(record.folder)}
+        names = [job.output.relative_to(record.folder).with_suffix("").as_posix() for job in missing]
+        shards = sorted({Shard.of(name, count) for count in counts for name in names}) if len(counts) == 1 else []
+        again = f"; give again {', '.join(f'--shard {shard}' for shard in shards)}" if shards else ""
+        raise ValueError(
+            f"{len(missing)} of {len(jobs)} outputs are missing, {printable(missing[0].output)} first{again}"
+        )
+    with record:
+        record.merge()
+    print(f"all {len(jobs)} outputs are there")
 
 
 def _to_do(jobs: Sequence[Job], record: Record, overwrite: bool) -> list[Job]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 from esrgan_lit.cli.interpolate import add_import_option
 from esrgan_lit.cli.upscale_plan import Frames
+from esrgan_lit.cli.upscale_record import Shard
 from esrgan_lit.images.formats import DEFAULT_QUALITY, FORMATS
 from esrgan_lit.images.listing import SUFFIXES
 from esrgan_lit.inference.choices import ALPHA_MODES, BACK_PROJECTIONS, OVERLAP, PRECISIONS, EngineName, check_engine
@@ -48,6 +50,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("INPUT is missing: an image file, a folder or a glob")
     if not all((*options.inputs, options.output is None or options.output, *options.checkpoint)):
         parser.error("a name is empty; an unset variable of the shell?")
+    if options.shard is None and not (len(options.inputs) == 1 and Path(options.inputs[0]).is_file()):
+        options.shard = _shard_of(os.environ)  # every task of one file each is no shard
     if options.output is None and len(options.inputs) > 1:
         parser.error(f"{len(options.inputs)} inputs go to a folder: add -o FOLDER, such as -o large/")
     return options
@@ -92,6 +96,31 @@ def _frames(text: str) -> Frames:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no frame; use all, first, or a number from 1 on")
     return int(text)
+
+
+def _shard(text: str) -> Shard:
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text} is no shard; use 1/8 for the first of eight, up to 8/8")
+    return Shard(int(found[1]), int(found[2]))
+
+
+def _shard_of(environment: Mapping[str, str]) -> Shard | None:
+    """Return the share of this process among those of a SLURM array, or of torchrun; None where it is alone."""
+
+    def number(name: str, default: int) -> int:
+        value = environment.get(name, "")
+        return int(value) if value.isdecimal() else default
+
+    kind, count = "SLURM array", number("SLURM_ARRAY_TASK_COUNT", 1)
+    step = max(1, number("SLURM_ARRAY_TASK_STEP", 1))
+    place = (number("SLURM_ARRAY_TASK_ID", 0) - number("SLURM_ARRAY_TASK_MIN", 0)) // step
+    if count < 2:
+        kind, count, place = "torchrun", number("WORLD_SIZE", 1), number("RANK", 0)
+    if count < 2 or not 0 <= place < count:
+        return None
+    print(f"shard {place + 1}/{count}, of the {kind}; --shard 1/1 takes all images", file=sys.stderr)
+    return Shard(place + 1, count)
 
 
 def _bytes(text: str) -> int:
@@ -171,6 +200,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     machine.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     machine.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto: fp16 on CUDA, else fp32")
+    machine.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="this process's share of the images, such as 2/8 (default: that of a SLURM array or torchrun, else all)",
+    )
+    machine.add_argument(
+        "--merge", action="store_true", help="check that all shards are done, and make one record of theirs"
+    )
     machine.add_argument("--compile", action="store_true", help="compile with Inductor (torch; takes a minute first)")
     machine.add_argument("--max-memory", type=_bytes, help="what the process may take, for example 8G")
     machine.add_argument("--tile", type=int, help="largest side of tiles (default: no tiles unless memory needs them)")

@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from esrgan_lit.cli.upscale_record import read_entries
+from esrgan_lit.cli.upscale_record import Shard, read_entries
 from esrgan_lit.images.formats import SUFFIXES_WRITTEN
 from esrgan_lit.images.listing import SEEN, SUFFIXES, LeftOut, images_in, is_file, only_images, printable, walk
 
@@ -43,7 +43,13 @@ class Plan(NamedTuple):
     one_file: bool
 
 
-def plan_jobs(inputs: Sequence[str], output: str, kind: str = "png", frames: Frames | None = None) -> Plan:
+def plan_jobs(
+    inputs: Sequence[str],
+    output: str,
+    kind: str = "png",
+    frames: Frames | None = None,
+    shard: Shard | None = None,
+) -> Plan:
     """Plan where each image goes. Folders and globs keep the structure below their name, or below their fixed part.
 
     What is left out is logged as a warning, counted by suffix or reason.
@@ -53,16 +59,17 @@ def plan_jobs(inputs: Sequence[str], output: str, kind: str = "png", frames: Fra
         output: an image file for one image file, else a folder.
         kind: the outputs' format in a folder; ``same`` keeps each input's, where it can be written.
         frames: which of files with several: ``all``, ``first``, or one, counted from 1.
+        shard: plan these outputs alone.
 
     Raises:
         ValueError: when an input holds no image, or two inputs would be written to one file.
     """
     folder, one_file = Path(output), _names_file(inputs, output)
     left_out, outputs_of = LeftOut(), functools.cache(_outputs_of)
-    found: dict[Path, tuple[Path, Path]] = {}  # by a file's one real name: how it was found, and the name it keeps
+    found: dict[str, tuple[Path, Path]] = {}  # by a file's one real name: how it was found, and the name it keeps
     for given in inputs:
         for source, kept in _find(given, folder, left_out, outputs_of):
-            if found.setdefault(source.resolve(), (source, kept))[0] != source:
+            if found.setdefault(_real_name(source), (source, kept))[0] != source:
                 left_out.add("taken already by another name", source)
     if not found:
         raise ValueError(f"INPUT: there is nothing to enlarge but {left_out}; name another output folder")
@@ -70,6 +77,8 @@ def plan_jobs(inputs: Sequence[str], output: str, kind: str = "png", frames: Fra
         log.warning("left out %s", left_out)
     if one_file and len(found) > 1:
         raise ValueError(f"-o {output} names one image file, but there are {len(found)} inputs; name a folder")
+    if shard is not None:
+        found = {name: each for name, each in found.items() if _belongs(each[1], shard)}
     outputs = [(source, folder if one_file else folder / _renamed(kept, kind)) for source, kept in found.values()]
     if others := Counter(source.suffix for source, _ in outputs if kind == "same" and source.suffix != _same(source)):
         counts = ", ".join(f"{count} {suffix} as {_same(Path('x' + suffix))}" for suffix, count in others.items())
@@ -209,6 +218,22 @@ def _outputs_of(folder: Path) -> set[str]:
         return set()
 
 
+def _belongs(kept: Path, shard: Shard) -> bool:
+    return Shard.of(kept.with_suffix("").as_posix(), shard.total) == shard
+
+
+@functools.lru_cache(maxsize=1024)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def _real_name(path: Path) -> str:
+    """Return a file's name without links; its folder's is looked up once, for a folder may have a million files."""
+    if path.is_symlink():
+        return os.path.realpath(path)
+    return os.path.join(_real_folder(os.fspath(path.parent)), path.name)  # noqa: PTH118
+
+
 def _renamed(kept: Path, kind: str) -> Path:
     return kept.with_suffix(_same(kept) if kind == "same" else f".{kind}")
 
@@ -248,13 +273,13 @@ def _refuse_clashes(jobs: Sequence[Job]) -> None:
         more = f" ({len(clashes)} such outputs)" if len(clashes) > 1 else ""
         names = [printable(path) for path in (one.source, other.source, one.output)]
         raise ValueError(f"{names[0]} and {names[1]} would both be written to {names[2]}{more}; {remedy}")
-    sources = {job.source.resolve() for job in jobs}
+    sources = {_real_name(job.source) for job in jobs}
     for job in jobs:
         if os.path.exists(job.output) and job.output.samefile(job.source):  # noqa: PTH110 (Path's raises for long names)
             if len(jobs) == 1:
                 raise ValueError(f"-o {job.output} is the input itself; name another file or folder")
             raise ValueError(f"{job.source} would be replaced by its own enlargement; name another folder")
-        if job.output.resolve() in sources:
+        if _real_name(job.output) in sources:
             raise ValueError(f"{job.output}, an input, would be replaced by {job.source}'s; name another folder")
 
 

@@ -7,14 +7,37 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from esrgan_lit.files import atomic_write
+
 NAME = ".esrgan-upscale.jsonl"
+_OF_SHARDS = ".esrgan-upscale.{}-of-{}.jsonl"
 _CUT = re.compile(r'\{"output": ("(?:[^"\\]|\\.)*"), "state": \[(\d+), (\d+)\]')
+
+
+class Shard(NamedTuple):
+    """A share of a command's images, dealt out by a hash of each name: every machine finds the same.
+
+    Attributes:
+        number: from 1.
+        total: of how many.
+    """
+
+    number: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
+
+    @classmethod
+    def of(cls, name: str, total: int) -> Shard:
+        """Return the shard that an image of this relative name, without its suffix, belongs to."""
+        return cls(int(hashlib.sha256(os.fsencode(name)).hexdigest()[:15], 16) % total + 1, total)
 
 
 class Record:
@@ -27,19 +50,25 @@ class Record:
         folder: that outputs go to.
         settings: whatever changes the pixels.
         alone: let no other process use the record until the block ends.
+        shard: whose own record this is; it knows the outputs of all of them.
     """
 
     NAME = NAME
 
-    def __init__(self, folder: Path, settings: dict[str, Any], alone: bool = True) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], alone: bool = True, shard: Shard | None = None) -> None:
         self.folder = folder
         self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        self._lock = FileLock(folder / f"{NAME}.lock") if alone else None
+        self.shard = shard
+        name = NAME if shard is None else _OF_SHARDS.format(*shard)
+        self.path = folder / name
+        self._lock = FileLock(folder / f"{name}.lock") if alone else None
         self.read()
 
     def read(self) -> None:
         """Read what other processes have made since."""
-        self.lines = {entry["output"]: entry for entry in read_entries(self.folder)}
+        self.lines: dict[str, list[dict[str, Any]]] = {}
+        for entry in read_entries(self.folder):
+            self.lines.setdefault(entry["output"], []).append(entry)
 
     def __enter__(self) -> Record:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -47,8 +76,9 @@ class Record:
             try:
                 self._lock.acquire(timeout=0)
             except Timeout as error:
+                which, other = ("", "folder") if self.shard is None else (f" as shard {self.shard}", "shard")
                 raise ValueError(
-                    f"another esrgan-upscale writes to {self.folder}; wait for it, or name another"
+                    f"another esrgan-upscale writes to {self.folder}{which}; wait for it, or name another {other}"
                 ) from error
             self.read()
         return self
@@ -65,30 +95,48 @@ class Record:
         """Whether an output is there, whole, unchanged, and made from this source with these settings."""
         if not self.exists(output):
             return False
-        entry = self.lines.get(self._name(output))
-        return entry is not None and entry == self._entry(output, output, source, frame, file_state(source))
+        entries = self.lines.get(self._name(output))
+        return bool(entries) and self._entry(output, output, source, frame, file_state(source)) in entries
 
     def cut(self, output: Path) -> bool:
         """Whether an output is there, unchanged since it was made here, and its line lost what it was made from."""
-        entry = self.lines.get(self._name(output))
-        return (
-            entry is not None
-            and "source" not in entry
-            and self.exists(output)
-            and entry["state"] == list(file_state(output))
+        entries = self.lines.get(self._name(output), [])
+        return self.exists(output) and any(
+            "source" not in entry and entry["state"] == list(file_state(output)) for entry in entries
         )
 
     def add(self, output: Path, unfinished: Path, source: Path, frame: int | None, state: tuple[int, int]) -> None:
         """Note that ``unfinished`` is about to become ``output``."""
         entry = self._entry(output, unfinished, source, frame, state)
-        path = self.folder / NAME
-        with path.open("ab+") as file:  # one write, behind those of other processes
+        with self.path.open("ab+") as file:  # one write, behind those of other processes
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - 1))
             whole = file.read(1) in (b"", b"\n")  # the last line may have been cut by a kill or a full disk
             file.write((b"" if whole else b"\n") + json.dumps(entry).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())  # before the output has its name, also where the power fails
+
+    def merge(self) -> None:
+        """Make one record of those of the shards.
+
+        Raises:
+            ValueError: while a shard is at work.
+        """
+        paths = shard_records(self.folder)
+        with ExitStack() as held:
+            for path in paths:
+                lock = FileLock(f"{path}.lock")
+                try:
+                    held.enter_context(lock.acquire(timeout=0))
+                except Timeout as error:
+                    raise ValueError(f"{path.name} is still written to: wait until its shard has ended") from error
+            with atomic_write(self.path) as unfinished:
+                lines = (json.dumps(entry) + "\n" for entry in read_entries(self.folder))
+                unfinished.write_text("".join(lines), encoding="utf-8")
+            for path in paths:
+                path.unlink()
+        for path in paths:
+            path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
 
     def _entry(
         self, output: Path, written: Path, source: Path, frame: int | None, state: tuple[int, int]
@@ -113,12 +161,22 @@ class Record:
         return output.relative_to(self.folder).as_posix()
 
 
+def shard_records(folder: Path) -> list[Path]:
+    """Return the records of shards in a folder."""
+    return sorted(folder.glob(_OF_SHARDS.format("*", "*")))
+
+
 def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a folder's record; of a cut one what it holds: its output, and the output's state."""
-    try:
-        text = (folder / NAME).read_bytes().decode(errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
-        return
+    """Yield the lines of a folder's records; of a cut one what it holds: its output, and the output's state."""
+    for path in (folder / NAME, *shard_records(folder)):
+        try:
+            text = path.read_bytes().decode(errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        yield from _entries_of(text)
+
+
+def _entries_of(text: str) -> Iterator[dict[str, Any]]:
     for line in re.split(r'\n|(?=\{"output": )', text):  # a cut line may have the next one behind it
         try:
             entry = json.loads(line)
