@@ -155,7 +155,7 @@ def test_the_first_resizing_keeps_its_factor(mode: str) -> None:
     assert RealEsrganParity().resize_first(image, 0.01, mode).shape == (3, 1, 1)  # pyright: ignore[reportArgumentType]
 
 
-def test_the_pool_is_the_public_one() -> None:
+def test_the_pool_is_the_public_one(caplog: pytest.LogCaptureFixture) -> None:
     """Beside a statement that moves arrays: shuffle, take the first, put the fresh ones into their places."""
     size, count, pool = 6, 2, PairPool()
     plain, filled = np.zeros(size, int), 0
@@ -176,8 +176,11 @@ def test_the_pool_is_the_public_one() -> None:
         again = PairPool()
         again.state = dict(pool.state)
         pool = again
-    fresh = [torch.full((count, 3, k, k), 7, dtype=torch.uint8) for k in (2, 8)]
-    assert (pool.exchange(fresh, [0, 1], size, 5)[0] == 7).all()  # a training that begins has an empty one
+    for numbers, side in (([0, 1], 2), ([2, 3], 5)):  # a training that begins, or goes on with other crops
+        fresh = [torch.full((count, 3, k, k), 7, dtype=torch.uint8) for k in (side, 4 * side)]
+        assert (pool.exchange(fresh, numbers, size, 5)[0] == 7).all()
+        assert len(pool.state["samples"]) == count
+    assert caplog.text.count("begins anew") == 2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Real-ESRGAN's pairs as its public code draws and makes them, defects included, and its pool of pairs."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,6 +14,8 @@ from esrgan_lit.degradations.chain import Mode, resize_to
 from esrgan_lit.degradations.jpeg import compress_as_diffjpeg
 from esrgan_lit.degradations.pairs import Crops, orient
 from esrgan_lit.degradations.real_esrgan import Noise, RealEsrganDegradation, RealEsrganSteps
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,10 @@ class PairPool:
         given = self.state.get("given_to")
         if given == list(numbers):
             return [part.to(fresh[0].device) for part in self.state["given"]]
-        if not given or given[0] > numbers[0]:  # a training that begins
+        sizes = [[part.shape[1:] for part in parts] for parts in (self.state.get("pairs", ()), fresh)]
+        if not given or given[0] > numbers[0] or sizes[0] != sizes[1]:  # a training that begins, or has other crops
+            if given:
+                log.warning("the pool of pairs begins anew at sample %d: it was of others", numbers[0])
             self.state = {"samples": torch.empty(0, dtype=torch.long), "pairs": [part[:0] for part in fresh]}
         samples, parts = torch.tensor(numbers), [part.to(fresh[0].device) for part in self.state["pairs"]]
         count, waiting = len(numbers), self.state["samples"]
