@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from filelock import FileLock, Timeout
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
@@ -47,12 +46,11 @@ from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.evaluation.evaluate import evaluate
 from esrgan_lit.evaluation.methods import BICUBIC, Runner, alpha_series, bicubic, network, series_name
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
-from esrgan_lit.files import digest, write_text
+from esrgan_lit.files import write_text
 from esrgan_lit.images.levels import to_batch
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.images.writing import save_image
-from esrgan_lit.losses.perceptual import PerceptualLoss, vgg_layers
 from esrgan_lit.metrics.fidelity import luma
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
 from esrgan_lit.metrics.niqe import BLOCK
@@ -69,8 +67,6 @@ HELD_OUT_EVERY = 8
 CENTRE = 512  # side of the held-out photographs' centres
 LEAST = 2 * BLOCK + 2 * SCALE  # side of an image with four of NIQE's blocks behind its border
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-# Layers of LPIPS (Zhang et al. 2018, VGG16) as far as the first half of VGG19 reaches; conv3_4 is trained on.
-VGG_TAPS = ("conv1_2", "conv2_2", "conv3_3")
 SIGMA = 8  # of the Gaussian behind which only brightness is left, in pixels
 TOLERANCE = 0.01  # of what lies between the two stages: so much counts as equally good
 HELD_OUT = "held out"
@@ -91,38 +87,6 @@ Figures = Mapping[str, float]  # metric → figure of a test set
 
 
 # What is measured ----------------------------------------------------------------------------------------------------
-
-
-def vgg_metric(weights: str | Path) -> Metric:
-    """Distance of VGG19's features: LPIPS without its learnt weights, of the first half of the network.
-
-    Features after the ReLU of :data:`VGG_TAPS` are scaled to unit length at each position; squared differences are
-    summed over channels, averaged over positions, and summed over layers.
-    """
-    loss = PerceptualLoss(VGG_TAPS[-1], before_activation=False, weights=weights)
-    taps = {vgg_layers("vgg19")[layer] + 1 for layer in VGG_TAPS}
-    kept = threading.local()  # the features of the last truth, which many methods are compared with
-
-    def features(images: Tensor) -> list[Tensor]:
-        found, values = [], ((images.float().clamp(0, 1) * 255).round() / 255 - loss.mean) / loss.std
-        for index, module in enumerate(loss._frozen[0]):
-            values = module(values)
-            if index in taps:
-                found.append(F.normalize(values, dim=1, eps=1e-10))
-        return found
-
-    def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
-        if getattr(kept, "truth", None) is None or not torch.equal(kept.truth, truth):
-            kept.truth, kept.features = truth, features(truth)
-        pairs = zip(features(output), kept.features, strict=True)
-        return torch.stack([(one - two).square().sum(1).mean((1, 2)) for one, two in pairs]).sum(0).double()
-
-    protocol = (
-        f"distance of VGG19's features after the ReLU of {', '.join(VGG_TAPS)} (unit length at each position, squared "
-        "differences, mean over positions, sum over layers: LPIPS without its learnt weights), RGB of 8-bit images"
-    )
-    fingerprint = digest(Path(weights)) if Path(weights).is_file() else str(weights)
-    return Metric("vgg", "VGG distance", protocol, False, 4, score, fingerprint=fingerprint)
 
 
 def brightness_metrics() -> list[Metric]:
@@ -722,9 +686,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError(f"--seeds: {min(options.seeds)} is negative; give numbers from 0 on")
         pyplot()
         command_path()
-        names = MetricOptions(niqe_parameters=options.niqe_parameters)
-        metrics = [make_metric(name, SCALE, names) for name in ("psnr_y", "ssim_y", "rmse", "niqe")]
-        metrics += [vgg_metric(options.vgg), *brightness_metrics()]
+        names = MetricOptions(niqe_parameters=options.niqe_parameters, vgg_weights=options.vgg)
+        metrics = [make_metric(name, SCALE, names) for name in ("psnr_y", "ssim_y", "rmse", "niqe", "vgg")]
+        metrics += brightness_metrics()
         sets = check_test_images(options.test_images)
         trained_on, held_out = hold_out(check_images(list_images(options.photographs, "--photographs"), "refuse"))
         trainings = plan_trainings(options, options.output / "photographs")

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from esrgan_lit.images.writing import save_image
 from esrgan_lit.inference.back_projection import BackProjection
 from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.metrics.registry import METRICS, make_metric
-from esrgan_lit.reports.evaluation import SetReport
+from esrgan_lit.reports.evaluation import SetReport, as_markdown, protocols
 from esrgan_lit.reports.plots import crops_of_difference
 from esrgan_lit.weights import releases
 from esrgan_lit.weights.layouts import WeightsError
@@ -126,7 +127,8 @@ def test_the_whole_of_it(folders: Path, weights: Callable[..., Path], tmp_path: 
 
     text = (out / "results.md").read_text(encoding="utf-8")
     assert "4 border pixels shaved" in text
-    assert f"28.42 | {values['', 'bicubic', 'psnr_y']:.2f} ({values['', 'bicubic', 'psnr_y'] - 28.42:+.2f})" in text
+    assert "Published figures of Set5 are left out: they are of 5 pairs, and here are 3." in text
+    assert "28.42" not in text
     assert "ground truth cropped from 70×61 to 68×60" in text
     for image in ("a", "b_c", "grey"):
         with Image.open(out / "pictures" / f"Set5_{image}.png") as picture:
@@ -158,12 +160,120 @@ def test_a_sets_own_bicubic_has_the_published_figures(testsets: Path, tmp_path: 
     published = next(row for row in report.literature if row.model == "bicubic")
     assert published.figure == 28.42
     assert report.figures["bicubic"][published.metric] == pytest.approx(28.42, abs=0.02)
+    assert "| bicubic | PSNR-Y (dB) | 28.42 | 28.43 (+0.01) |" in as_markdown([report], {}, {})
+
+
+@pytest.mark.parametrize(("change", "said"), [("border=0", "another protocol"), ("low_res", "of other pixels")])
+def test_published_figures_stand_beside_the_same_protocol_and_pixels(
+    change: str, said: str, testsets: Path, tmp_path: Path
+) -> None:
+    for path in (testsets / "Set5").rglob("*.png"):  # other names and compression are the same pixels
+        image = read_image(path)
+        if change == "low_res" and path.stem.startswith("bird") and path.parent.name != "HR":
+            image = image ^ 1
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / path.parent.name / f"{path.stem}_HR.png", compress_level=1)
+    overrides = ["sets.Set5.border=0"] if change == "border=0" else []
+
+    def report(*more: str) -> SetReport:
+        given = f"sets={{Set5: {{hr: {tmp_path}/HR, lr: {tmp_path}/LRbicx4, border: null}}}}"
+        plan = command.prepare(composed(tmp_path, given, "metrics.names=[psnr_y]", *more))
+        return SetReport(
+            plan.sets[0], evaluate.evaluate(plan.sets, plan.methods, plan.metrics, tmp_path, 2), plan.metrics
+        )
+
+    if change == "border=0":
+        assert report().literature
+        assert report().literature_remark == ""
+    changed = report(*overrides)
+    assert changed.literature == []
+    assert said in changed.literature_remark
+
+
+def test_a_set_under_several_degradations_has_mean_and_worst(folders: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data" / "Set14_SE"
+    shutil.copytree(folders / "HR", root / "HR")
+    for name, shade in (("deg_0", 0), ("deg_10", 40), ("deg_2", 20)):
+        for path in (folders / "LR").iterdir():
+            save_image(np.maximum(read_image(path), shade), root / name / path.name)
+            save_image(imresize(read_image(path), 4), tmp_path / "theirs" / "Set14_SE" / name / path.name)
+    config = composed(tmp_path, "+benchmark=set14_se", f"data_root={tmp_path}/data", f"images={tmp_path}/theirs")
+    out = command.run(config, command.prepare(config))
+    with (out / "results.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    values = {(row["image"], row["method"], row["metric"]): float(row["value"]) for row in rows}
+    means = [
+        np.mean([values[f"{name}/{image}", "bicubic", "psnr_y"] for image in ("a", "b_c", "grey")])
+        for name in ("deg_0", "deg_2", "deg_10")
+    ]
+    assert all("no border shaved" in row["protocol"] for row in rows)
+    truth, low_res = read_image(folders / "HR" / "a.png"), read_image(root / "deg_10" / "ax4.png")
+    expected = psnr_y(to_batch(imresize(low_res, 4)), to_batch(truth), 0).item()
+    assert values["deg_10/a", "bicubic", "psnr_y"] == pytest.approx(expected, rel=1e-12)
+    lines = (out / "results.md").read_text(encoding="utf-8").splitlines()
+    heading = next(line for line in lines if line.startswith("| method"))
+    assert heading.startswith("| method | PSNR-Y (dB) ↑ | worst PSNR-Y (dB) ↑ |")
+    first = next(line for line in lines if line.startswith("| bicubic | "))
+    assert first.startswith(f"| bicubic | {np.mean(means):.2f} | {min(means):.2f} |")
+    degradations = [line.split(" | ")[0] for line in lines if " | bicubic | " in line and line.startswith("| deg_")]
+    assert degradations[:3] == ["| deg_0", "| deg_2", "| deg_10"]
+    text = (out / "index.html").read_text(encoding="utf-8")
+    assert "Each degradation" in text
+    assert len(page_images(out / "index.html")) == 9
+
+
+def test_the_users_border_holds_for_every_set(folders: Path, tmp_path: Path) -> None:
+    sets = f"sets={{one: {{hr: {folders}/HR, border: 0}}, two: {{hr: {folders}/HR}}}}"
+
+    def said(*more: str) -> list[str]:
+        plan = command.prepare(composed(tmp_path, sets, "metrics.names=[psnr_y]", *more))
+        results = evaluate.evaluate(plan.sets, plan.methods, plan.metrics, tmp_path / "cache", 1)
+        reports = [SetReport(one, results, plan.metrics) for one in plan.sets]
+        shown = protocols(reports)
+        first, second = (report.figures["bicubic"]["psnr_y"] for report in reports)
+        assert (first == second) is (len(shown) == 1)
+        return [f"{title}: {protocol.rsplit(', ', 1)[1]}" for title, protocol in shown.items()]
+
+    assert said() == ["PSNR-Y (dB), one: no border shaved", "PSNR-Y (dB), two: 4 border pixels shaved"]
+    assert said("metrics.border=6") == ["PSNR-Y (dB): 6 border pixels shaved"]
+
+
+@pytest.mark.parametrize("name", ["realsr", "drealsr", "set14_se"])
+def test_a_set_that_only_hands_can_lay_out_says_where(name: str, tmp_path: Path) -> None:
+    config = composed(tmp_path, f"+benchmark={name}", f"data_root={tmp_path}/data")
+    with pytest.raises(ValueError, match=rf"is not in {tmp_path}/data.*\(https.*{tmp_path}/data/\S+/\S+ and .*, or "):
+        command.prepare(config)
+    ((title, setting),) = config.sets.items()
+    for layout in setting.layouts:  # each of them is found
+        for part in (layout.hr, layout.lr):
+            side = 32 if part == layout.hr else 8
+            save_image(make_photograph(side, side, 0), tmp_path / "data" / part.replace("*", "7") / "one.png")
+        (case,) = command.prepare(config).sets[0].cases
+        assert case.high_res == tmp_path / "data" / layout.hr / "one.png"
+        shutil.rmtree(tmp_path / "data")
+    hr, lr = tmp_path / "own" / "h", tmp_path / "own" / "l"
+    save_image(make_photograph(32, 32, 0), hr / "one.png")
+    save_image(make_photograph(8, 8, 0), lr / "one.png")
+    own = composed(tmp_path, f"+benchmark={name}", f"sets.{title}.hr={hr}", f"sets.{title}.lr={lr}")
+    assert command.prepare(own).sets[0].cases[0].low_res == lr / "one.png"
+
+
+def test_wrong_borders_and_patterns_are_said(folders: Path, tmp_path: Path) -> None:
+    def refused(setting: str, match: str) -> None:
+        with pytest.raises(ValueError, match=match):
+            command.prepare(composed(tmp_path, f"sets={{mine: {{hr: {folders}/HR, {setting}}}}}"))
+
+    refused("border: -1", "sets.mine.border is -1; give whole pixels")
+    refused("border: wide", "sets.mine.border is 'wide'")
+    refused(f"lr: {folders}/deg_*", "no folder is called .*deg_")
 
 
 @pytest.mark.parametrize("benchmark", sorted(p.stem for p in (Path(__file__).parents[2] / "conf/benchmark").iterdir()))
 def test_every_benchmark_names_a_set_of_the_catalogue(benchmark: str, tmp_path: Path) -> None:
     config = composed(tmp_path, f"+benchmark={benchmark}", f"data_root={tmp_path}")
     ((name, setting),) = command.set_settings(config, {}).items()
+    if "layouts" in setting:
+        return  # see test_a_set_that_only_hands_can_lay_out_says_where
     assert setting["catalogue"] == name
     photograph = make_photograph(32, 32, 0)
     folder = {"PIRM-self-val": "PIRM/HR", "DIV2K-valid": "DIV2K/DIV2K_valid_HR"}.get(name, f"{name}/HR")

@@ -20,7 +20,9 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from conftest import make_photograph
 from esrgan_lit.images.levels import to_batch
+from esrgan_lit.losses.perceptual import PerceptualLoss
 from esrgan_lit.metrics import niqe
+from esrgan_lit.metrics.learned import VGG_TAPS
 from esrgan_lit.metrics.metric import MetricOptions, MetricUnavailableError
 from esrgan_lit.metrics.niqe import FEATURES
 from esrgan_lit.metrics.registry import METRICS, make_metric
@@ -57,6 +59,19 @@ def test_a_metric_gives_one_value_per_image_and_says_how(
         wider = make_metric(name, 4, MetricOptions(border=0))
         assert "no border shaved" in wider.protocol
         assert not torch.equal(wider(*images), together)
+
+
+def test_vgg_distance_equals_its_formula() -> None:
+    metric = make_metric("vgg", 4, MetricOptions(vgg_weights="untrained"))
+    images = [to_batch(make_photograph(40, 48, seed)) for seed in (0, 1)]
+    expected = 0.0
+    for layer in VGG_TAPS:
+        one, two = (PerceptualLoss(layer, False, weights="untrained").features(image)[0].numpy() for image in images)
+        one, two = (features / np.linalg.norm(features, axis=0) for features in (one, two))
+        expected += np.square(one - two).sum(0).mean()
+    assert float(metric(*images, images[0])) == pytest.approx(expected, rel=1e-5)
+    assert float(metric(images[0], images[0], images[0])) == 0
+    assert float(metric(*images[::-1], images[0])) == pytest.approx(expected, rel=1e-5)  # with another truth
 
 
 def test_the_figure_of_a_set_is_the_mean_and_of_rmse_the_root_mean_square() -> None:

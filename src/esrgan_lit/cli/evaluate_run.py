@@ -18,7 +18,7 @@ from esrgan_lit.files import anonymous, cache_folder, file_name, write_text
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
 from esrgan_lit.metrics.registry import make_metric
 from esrgan_lit.overrides import as_override
-from esrgan_lit.reports.evaluation import SetReport, as_markdown, results_table
+from esrgan_lit.reports.evaluation import SetReport, as_markdown, protocols, results_table
 from esrgan_lit.reports.evaluation_page import draw_plane, view, write_evaluation, write_pictures
 from esrgan_lit.reports.plots import pyplot
 
@@ -97,11 +97,15 @@ def set_settings(settings: Mapping[str, Any], finished: Mapping[str, str]) -> di
     if not sets:
         raise ValueError("no test set: give hr=FOLDER, or +benchmark=set5, or +benchmark=[set5,set14]")
     for name, setting in sets.items():
-        unknown = setting.keys() - {"hr", "lr", "catalogue", "finished"}
-        if unknown or not (setting.get("hr") or setting.get("catalogue")):
+        unknown = setting.keys() - {"hr", "lr", "catalogue", "layouts", "page", "border", "finished"}
+        if unknown or not (setting.get("hr") or setting.get("catalogue") or setting.get("layouts")):
             raise ValueError(
-                f"sets.{name} is {setting}; it takes hr: FOLDER or catalogue: NAME, and optionally lr: FOLDER"
+                f"sets.{name} is {setting}; it takes hr: FOLDER or catalogue: NAME, and optionally lr: FOLDER (or a "
+                "pattern of several, FOLDER/deg_*) and border: PIXELS"
             )
+        border = setting.get("border")
+        if border is not None and (not isinstance(border, int) or isinstance(border, bool) or border < 0):
+            raise ValueError(f"sets.{name}.border is {border!r}; give whole pixels of 0 or more, or null for the usual")
         setting["finished"] = {**finished, **(setting.get("finished") or {})}
     return sets
 
@@ -162,11 +166,12 @@ def _print_tables(reports: list[SetReport], plan: Plan) -> None:
     for report in reports:
         print(f"\n{report.test_set.name}: {len(report.results)} images; {report.test_set.origin}")
         print(report.table.text())
-        for line in (*report.regions, *report.notes):
-            print(f"  {line}")
+        for line in (*report.regions, *report.notes, report.literature_remark):
+            if line:
+                print(f"  {line}")
     print()
-    for metric in plan.metrics:
-        print(f"{metric.title}: {metric.protocol}")
+    for title, protocol in protocols(reports).items():
+        print(f"{title}: {protocol}")
     for name, reason in plan.absent.items():
         print(f"{name} is absent: {reason}")
     print("* best of its column\n")

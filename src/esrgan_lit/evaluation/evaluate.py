@@ -69,9 +69,10 @@ def evaluate(
                     # No more than one image's outputs wait for a worker, or those of a large set would fill the memory.
                     results = [result.result() if isinstance(result, Future) else result for result in results]
                     images = test_set.read(case)
+                    measured = [metric.with_border(test_set.border) for metric in metrics]
                     for name, output in _outputs(case, images, methods, cache):
                         bar.set_postfix_str(f"{name} on {case.name}", refresh=False)
-                        job = pool.submit(_score, test_set, case, images, name, output, metrics, cache)
+                        job = pool.submit(_score, test_set, case, images, name, output, measured, cache)
                         job.add_done_callback(lambda _: bar.update())
                         results.append(job)
             return [result.result() if isinstance(result, Future) else result for result in results]

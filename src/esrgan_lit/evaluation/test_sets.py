@@ -1,5 +1,6 @@
 """Test sets: high-resolution images with their low-resolution partners, and finished images that belong to them."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,18 +11,23 @@ from esrgan_lit.data.fetch import fetch
 from esrgan_lit.data.pairing import normalized, pair_files, unique_names
 from esrgan_lit.data.photographs import sort_out
 from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
+from esrgan_lit.evaluation.methods import digest_image
 from esrgan_lit.images.levels import to_image, to_planes, to_unit
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
 
 
 class Case(NamedTuple):
-    """A ground truth and, where given, its low-resolution image and the finished images of each method."""
+    """A ground truth and, where given, its low-resolution image and the finished images of each method.
+
+    ``degradation`` names the folder of the low-resolution image where the set has each ground truth under several.
+    """
 
     name: str
     high_res: Path
     low_res: Path | None
     finished: dict[str, Path]
+    degradation: str = ""
 
 
 class Images(NamedTuple):
@@ -39,6 +45,7 @@ class TestSet(NamedTuple):
         name: for example Set5.
         cases: its images.
         degradation: makes low-resolution images where none are given.
+        border: pixels that its protocol shaves off each side; None for the usual ones.
     """
 
     __test__ = False  # for pytest, which would collect the name
@@ -46,14 +53,23 @@ class TestSet(NamedTuple):
     name: str
     cases: list[Case]
     degradation: Bicubic
+    border: int | None = None
 
     @property
     def origin(self) -> str:
         """Say where its low-resolution images come from, for the protocol."""
-        if self.cases[0].low_res is not None:
-            return f"low-resolution images given in {self.cases[0].low_res.parent}"
+        folders = {case.low_res.parent: None for case in self.cases if case.low_res is not None}
+        if folders:
+            several = f", {len(folders)} degradations of each ground truth" if len(folders) > 1 else ""
+            return f"low-resolution images given in {', '.join(map(str, folders))}{several}"
         made = self.degradation
         return f"low-resolution images made as MATLAB's imresize(…, 1/{made.scale}) does ({made.form}, {made.boundary})"
+
+    def digests(self) -> set[str]:
+        """Return a digest of the pixels of each pair, whatever its files are called and however they are compressed."""
+        pairs = (self.read(case) for case in self.cases)
+        both = (digest_image(pair.high_res) + digest_image(pair.low_res) for pair in pairs)
+        return {hashlib.sha256(pixels.encode()).hexdigest()[:12] for pixels in both}
 
     def read(self, case: Case) -> Images:
         """Decode one case; the ground truth is cropped to what its low-resolution image covers."""
@@ -99,8 +115,10 @@ def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Bicubic, r
     """Find and check the images of all sets, before time is spent.
 
     Args:
-        settings: name of a set → its ``hr`` folder (or list of folders and files) or the name of its data set
-            (``catalogue``), and optionally its ``lr`` folder and ``finished``: {method: folder}.
+        settings: name of a set → its ``hr`` folder (or list of folders and files), or the name of its data set
+            (``catalogue``), or where it may lie in ``root`` (``layouts``: [{hr: FOLDER, lr: FOLDER}, …] and ``page``,
+            where to get it); optionally its ``lr`` folder, or several by a pattern such as ``deg_*``, ``border``, and
+            ``finished``: {method: folder}.
         degradation: makes low-resolution images where there is no ``lr``.
         root: folder that holds the data sets.
 
@@ -110,21 +128,63 @@ def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Bicubic, r
     """
     sets = []
     for name, setting in settings.items():
+        if setting.get("layouts") and not setting.get("hr"):
+            setting = {**setting, **_laid_out(name, setting, Path(root))}
         hr = setting.get("hr") or fetch(setting["catalogue"], root)
         sources = hr if isinstance(hr, list) else [hr]
         truths = _by_name(list_images(sources, f"{name}: hr"))
-        low_res = _partners(truths, sources, setting.get("lr"), f"{name}: lr")
-        finished = {
-            method: _partners(truths, sources, _subfolder(Path(folder), name), f"{name}: images of {method}")
-            for method, folder in setting.get("finished", {}).items()
-        }
-        cases = [
-            Case(stem, path, low_res.get(stem), {method: files[stem] for method, files in finished.items()})
-            for stem, path in truths.items()
-        ]
-        sets.append(TestSet(name, cases, degradation))
+        cases: list[Case] = []
+        for under, folder in _low_res_folders(setting.get("lr"), f"{name}: lr").items():
+            low_res = _partners(truths, sources, folder, f"{name}: lr")
+            finished = {
+                method: _partners(truths, sources, _subfolder(Path(given), name, under), f"{name}: images of {method}")
+                for method, given in setting.get("finished", {}).items()
+            }
+            cases += [
+                Case(
+                    f"{under}/{stem}" if under else stem,
+                    path,
+                    low_res.get(stem),
+                    {method: files[stem] for method, files in finished.items()},
+                    under,
+                )
+                for stem, path in truths.items()
+            ]
+        sets.append(TestSet(name, cases, degradation, setting.get("border")))
     _check_sizes(sets)
     return sets
+
+
+def _laid_out(name: str, setting: Mapping[str, Any], root: Path) -> dict[str, str]:
+    """Return the ``hr`` and ``lr`` of the first layout whose folders are there.
+
+    Raises:
+        ValueError: where none is, with what belongs where.
+    """
+    for layout in setting["layouts"]:
+        hr, lr = root / layout["hr"], root / layout["lr"]
+        if hr.is_dir() and any(path.is_dir() for path in lr.parent.glob(lr.name)):
+            return {"hr": str(hr), "lr": str(lr)}
+    ways = ", or ".join(f"{root / layout['hr']} and {root / layout['lr']}" for layout in setting["layouts"])
+    raise ValueError(
+        f"{name} is not in {root.absolute()}, and its authors' terms leave getting it to you ({setting['page']}). Put "
+        f"its ground truths and low-resolution images into {ways}; or say where they are: "
+        f"sets.{name}.hr=FOLDER sets.{name}.lr=FOLDER"
+    )
+
+
+def _low_res_folders(given: str | Path | None, what: str) -> dict[str, Path | None]:
+    """Return the folders of low-resolution images by name; a single one, or none, has no name.
+
+    Raises:
+        ValueError: for a pattern that finds nothing.
+    """
+    if given is None or "*" not in Path(given).name or Path(given).exists():
+        return {"": None if given is None else Path(given)}
+    found = [path for path in Path(given).parent.glob(Path(given).name) if path.is_dir()]
+    if not found:
+        raise ValueError(f"{what}: no folder is called {given}; give the folder, or a pattern such as FOLDER/deg_*")
+    return {path.name: path for path in sorted(found, key=lambda path: (len(path.name), path.name))}
 
 
 def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
@@ -134,9 +194,11 @@ def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
     return dict(zip(unique_names(paths) if alike else names, paths, strict=True))
 
 
-def _subfolder(folder: Path, name: str) -> Path:
-    """Return the folder itself, or the one in it that has the set's name."""
-    return folder / name if (folder / name).is_dir() else folder
+def _subfolder(folder: Path, *names: str) -> Path:
+    """Return the folder itself, or the one in it that has the set's name, and in that the degradation's."""
+    for name in names:
+        folder = folder / name if name and (folder / name).is_dir() else folder
+    return folder
 
 
 def _partners(

@@ -3,15 +3,22 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import cast
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
 
+from esrgan_lit.files import digest
 from esrgan_lit.images.levels import round_to_levels
 from esrgan_lit.losses.learned import LpipsNetwork, dists_network, lpips_network
+from esrgan_lit.losses.perceptual import PerceptualLoss
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError, describe_border
 from esrgan_lit.tensor_files import tensors_only
+
+# Layers of LPIPS (Zhang et al. 2018, of VGG16) as far as the first half of VGG19 reaches.
+VGG_TAPS = ("conv1_2", "conv2_2", "conv3_3")
 
 
 def make_lpips(scale: int, options: MetricOptions) -> Metric:
@@ -47,6 +54,32 @@ def make_dists(scale: int, options: MetricOptions) -> Metric:
     protocol = "DISTS of torchmetrics, on RGB of 8-bit images at full size, no border shaved"
     protocol += _whose(fingerprint, address)
     return Metric("dists", "DISTS", protocol, False, 4, score, fingerprint=fingerprint)
+
+
+def make_vgg(scale: int, options: MetricOptions) -> Metric:
+    """Make a distance of VGG19's features, for where LPIPS cannot be had: its formula without its learnt weights.
+
+    Raises:
+        MetricUnavailableError: when VGG19's ImageNet weights cannot be had, with what to do.
+    """
+    weights = options.vgg_weights or "imagenet"
+    with _available():
+        network = PerceptualLoss(VGG_TAPS[-1], before_activation=False, weights=weights)
+
+    def features(images: Tensor) -> list[Tensor]:
+        maps = network.to(images.device).every_layer(rounded(images))
+        return [F.normalize(F.relu(each), dim=1, eps=1e-10) for name, each in maps if name in VGG_TAPS]
+
+    def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
+        pairs = zip(features(output), features(truth), strict=True)
+        return torch.stack([(one - two).square().sum(1).mean((1, 2)) for one, two in pairs]).sum(0).double()
+
+    protocol = (
+        f"distance of VGG19's features after the ReLU of {', '.join(VGG_TAPS)} (unit length at each position, squared "
+        "differences, mean over positions, sum over layers: LPIPS without its learnt weights), RGB of 8-bit images"
+    )
+    fingerprint = digest(Path(weights)) if Path(weights).is_file() else str(weights)
+    return Metric("vgg", "VGG distance", protocol, False, 4, score, fingerprint=fingerprint)
 
 
 def make_ma(scale: int, options: MetricOptions) -> Metric:

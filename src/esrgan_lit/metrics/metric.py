@@ -29,6 +29,7 @@ class MetricOptions:
         lpips_network: ``alex``, ``vgg`` or ``squeeze``.
         lpips_weights: torchvision's ImageNet weights of that network; None to download them once.
         dists_weights: torchvision's ImageNet weights of VGG16; None to download them once.
+        vgg_weights: torchvision's ImageNet weights of VGG19, or a file with its first half; None to download them once.
 
     Raises:
         ValueError: for a network that is not known, or a negative border.
@@ -40,6 +41,7 @@ class MetricOptions:
     lpips_network: str = "alex"
     lpips_weights: str | Path | None = None
     dists_weights: str | Path | None = None
+    vgg_weights: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.lpips_network not in LPIPS_NETWORKS:
@@ -66,6 +68,7 @@ class Metric:
         score: the function behind :meth:`__call__`.
         root_mean_square: whether the figure of a set is the root of the mean square, rather than the mean.
         fingerprint: of the weights that it uses; "" for none.
+        shaved: makes the same metric with another border; None where it shaves none, or where the user set its border.
     """
 
     name: str
@@ -76,6 +79,11 @@ class Metric:
     score: Score
     root_mean_square: bool = False
     fingerprint: str = ""
+    shaved: "Callable[[int], Metric] | None" = None
+
+    def with_border(self, border: int | None) -> "Metric":
+        """Return the metric with the border of a test set's own protocol, or itself where that says nothing of it."""
+        return self if border is None or self.shaved is None else self.shaved(border)
 
     def __call__(self, output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
         """Return one value per image, without gradients.

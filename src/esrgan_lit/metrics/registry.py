@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
 
 from esrgan_lit.files import digest
 from esrgan_lit.metrics import fidelity
-from esrgan_lit.metrics.learned import make_dists, make_lpips, make_ma
+from esrgan_lit.metrics.learned import make_dists, make_lpips, make_ma, make_vgg
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError, describe_border
 from esrgan_lit.metrics.niqe import niqe, niqe_parameters, read_pristine
 
@@ -57,7 +58,9 @@ def _fidelity(name: str, scale: int, options: MetricOptions) -> Metric:
     def score(output: Tensor, truth: Tensor, low_res: Tensor) -> Tensor:
         return function(output, truth, border)
 
-    return Metric(name, title, f"{what}, 8-bit images, {shaved}", higher, digits, score, name == "rmse")
+    # A border that the user sets holds for every test set, also for those whose protocol has its own.
+    remade = None if options.border is not None else lambda own: _fidelity(name, scale, replace(options, border=own))
+    return Metric(name, title, f"{what}, 8-bit images, {shaved}", higher, digits, score, name == "rmse", shaved=remade)
 
 
 def _consistency(scale: int, options: MetricOptions) -> Metric:
@@ -110,6 +113,7 @@ METRICS: dict[str, Callable[[int, MetricOptions], Metric]] = {
     "niqe": _niqe,
     "lpips": make_lpips,
     "dists": make_dists,
+    "vgg": make_vgg,
     "ma": make_ma,
     "pi": _pi,
     "consistency": _consistency,

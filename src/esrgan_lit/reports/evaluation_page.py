@@ -12,7 +12,7 @@ from esrgan_lit.evaluation.published import PIRM_REGIONS
 from esrgan_lit.evaluation.test_sets import Case, TestSet
 from esrgan_lit.files import anonymous, file_name, write_text
 from esrgan_lit.images.reading import read_image
-from esrgan_lit.reports.evaluation import SetReport
+from esrgan_lit.reports.evaluation import SetReport, protocols
 from esrgan_lit.reports.html import LOSSY_QUALITY, image_address, write_page
 from esrgan_lit.reports.plots import (
     Crop,
@@ -182,14 +182,13 @@ def write_evaluation(
         sets.append({"report": report, "plane": planes.get(name), "images": images})
     title = f"Evaluation on {', '.join(report.test_set.name for report in reports)}"
     remark = f"{remark} A click on a column's head sorts by it.".strip()
-    metrics = reports[0].metrics
     write_page(
         path,
         "evaluation.html",
         title=title,
         remark=remark,
         sets=sets,
-        metrics=metrics,
+        protocols=protocols(reports),
         absent=absent,
         sources=sources,
     )
