@@ -222,16 +222,14 @@ def _belongs(kept: Path, shard: Shard) -> bool:
     return Shard.of(kept.with_suffix("").as_posix(), shard.total) == shard
 
 
-@functools.lru_cache(maxsize=1024)
-def _real_folder(folder: str) -> str:
-    return os.path.realpath(folder)
+_real_folder = functools.lru_cache(maxsize=1024)(os.path.realpath)
 
 
 def _real_name(path: Path) -> str:
     """Return a file's name without links; its folder's is looked up once, for a folder may have a million files."""
-    if path.is_symlink():
+    if os.path.islink(path):  # noqa: PTH114 (Path's raises for long names)
         return os.path.realpath(path)
-    return os.path.join(_real_folder(os.fspath(path.parent)), path.name)  # noqa: PTH118
+    return os.path.join(_real_folder(path.absolute().parent), path.name)  # noqa: PTH118
 
 
 def _renamed(kept: Path, kind: str) -> Path:
