@@ -19,6 +19,7 @@ from tqdm import tqdm
 from esrgan_lit.cli.upscale_options import FinalSize, parse
 from esrgan_lit.cli.upscale_plan import Job, check_names, name_beside, plan_jobs
 from esrgan_lit.cli.upscale_record import Record, Shard, file_state, shard_records
+from esrgan_lit.cli.upscale_video import check_no_clip_options, is_clip, upscale_clip
 from esrgan_lit.files import digest, readable_bytes, unfinished_files
 from esrgan_lit.images.formats import SUFFIXES_WITH_ALPHA
 from esrgan_lit.images.listing import printable
@@ -63,13 +64,18 @@ def _said(error: Exception) -> str:
 
 def _upscale(options: argparse.Namespace) -> None:
     """Plan, check what can be known, and only then load weights and make the engine ready."""
-    generator = None
+    generator, clip = None, is_clip(options.inputs)
     if options.output is None:
         if (scale := _known_scale(options)) is None:
             generator = _generator(options)
             scale = generator.scale
-        options.output = name_beside(options.inputs[0], scale, options.format)
+        kind = Path(options.inputs[0]).suffix[1:] if clip else options.format
+        options.output = name_beside(options.inputs[0], scale, kind)
         print(f"output: {printable(options.output)}", file=sys.stderr)
+    if clip:
+        upscale_clip(options, lambda: _upscaler(generator or _generator(options), options), _settings_of(options))
+        return
+    check_no_clip_options(options)
     shard = None if options.merge or options.shard == (1, 1) else options.shard
     jobs, folder, one_file = plan_jobs(options.inputs, options.output, options.format, options.frames, shard)
     if not options.chosen:

@@ -194,6 +194,9 @@ def _parser() -> argparse.ArgumentParser:
     pixels.add_argument(
         "--back-project", nargs="?", const="gaussian", choices=BACK_PROJECTIONS, help="agree with the input when shrunk"
     )
+    clips = parser.add_argument_group("clips")
+    clips.add_argument("--codec", help="FFmpeg encoder: libx264 (default), libx265, libvpx-vp9, libsvtav1, ffv1, …")
+    clips.add_argument("--crf", type=int, help="its constant quality, lower is better (default: no loss that is seen)")
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "--engine", type=_engine, default="auto", help="torch, winograd, or auto: winograd where it can, else torch"
