@@ -144,18 +144,29 @@ trainer: {{max_steps: 2}}
     assert list((tmp_path / "runs" / "mine").glob("*/checkpoints/last.ckpt"))
 
 
+LDL = ["+stage.losses.artifacts._target_=esrgan_lit.ArtifactLoss", "stage.ema_decay=0.5"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "batch_norm"), [("psnr", None), ("gan", "global"), ("gan", "none")])
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("psnr", []),
+        ("gan", []),
+        ("gan", ["stage.discriminator.batch_norm=none"]),
+        ("gan", ["stage/discriminator=unet", "stage.sharpened=[pixel]", *LDL]),
+    ],
+    ids=["psnr", "gan", "gan without BN", "real-world"],
+)
 def test_two_processes_equal_one_at_double_the_batch(
     configure: Callable[..., DictConfig],
     tiny: Callable[[str], list[str]],
     tmp_path: Path,
     stage: str,
-    batch_norm: str | None,
+    changes: list[str],
 ) -> None:
     """Weights, optimizers, logged terms, and the validation means of an odd number of images over two ranks."""
-    common = ["trainer.precision=64-true", "data.validation=${data.train}"]
-    common += [f"stage.discriminator.batch_norm={batch_norm}"] if batch_norm else []
+    common = ["trainer.precision=64-true", "data.validation=${data.train}", *changes]
     train(configure(f"{stage}_rrdb23", *common, "data.batch=4", f"output_dir={tmp_path}/1"))
     two = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch=2", f"output_dir={tmp_path}/2"]
     result = run_command(*tiny(f"{stage}_rrdb23"), *common, *two, folder=tmp_path)
