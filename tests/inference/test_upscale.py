@@ -4,6 +4,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -177,14 +178,14 @@ def test_out_of_memory_takes_less_at_a_time_and_goes_on(monkeypatch: pytest.Monk
     largest = []
     blocks_of = TorchEngine.blocks
 
-    def failing(self: TorchEngine, first: int, last: int) -> Callable[[Tensor], Tensor]:
-        def run(features: Tensor) -> Tensor:
+    def failing(self: TorchEngine, at_once: int) -> list[Callable[[Tensor], Tensor]]:
+        def run(features: Tensor, blocks: Callable[[Tensor], Tensor]) -> Tensor:
             if features.shape[2] > 100:
                 raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
             largest.append(features.shape[2])
-            return blocks_of(self, first, last)(features)
+            return blocks(features)
 
-        return run
+        return [partial(run, blocks=blocks) for blocks in blocks_of(self, at_once)]
 
     monkeypatch.setattr(TorchEngine, "blocks", failing)
     told: list[float] = []
@@ -192,7 +193,7 @@ def test_out_of_memory_takes_less_at_a_time_and_goes_on(monkeypatch: pytest.Monk
     assert 30 < max(largest) <= 100
     assert sum(told) == pytest.approx(170 * 150 / 1e6)
 
-    def always(self: TorchEngine, first: int, last: int) -> Callable[[Tensor], Tensor]:
+    def always(self: TorchEngine, at_once: int) -> list[Callable[[Tensor], Tensor]]:
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(TorchEngine, "blocks", always)
@@ -416,8 +417,8 @@ def test_auto_is_winograd_where_that_computes_the_network(monkeypatch: pytest.Mo
     assert Upscaler(generator, device="cpu").engine.name == "winograd"
     assert Upscaler(generator, device="cpu", precision="bf16").engine.name == "torch"
     assert Upscaler(generator, device="cpu", compiled=True).engine.name == "torch"
-    assert Upscaler(generator, device="cpu", max_memory=1).engine.name == "torch"  # no room for transformed weights
-    with pytest.raises(ValueError, match=r"winograd holds 1 MiB of .* weights.*raise --max-memory, or use --engine"):
+    assert Upscaler(generator, device="cpu", max_memory=1).engine.name == "torch"  # no room
+    with pytest.raises(ValueError, match=r"winograd takes 48 MiB for .* weights.*raise --max-memory, or use --engine"):
         Upscaler(generator, "winograd", "cpu", max_memory=1)
     gated = rough(Gated(4, 1, 8, 4))
     upscaler, image = Upscaler(gated, device="cpu"), make_photograph(20, 20, 0)

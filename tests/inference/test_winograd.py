@@ -1,7 +1,9 @@
 """winograd.cpp against PyTorch's convolutions, and its compilation."""
 
 import copy
+import ctypes
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -35,7 +37,7 @@ def outputs(generator: Generator, low_res: Tensor) -> tuple[Tensor, Tensor]:
     for name in ("winograd", "torch"):
         engine = make_engine(name, generator.eval())
         head = engine.head(low_res)
-        images.append(engine.tail()(engine.blocks(0, len(generator.blocks))(head), head))
+        images.append(engine.tail()(engine.blocks(len(generator.blocks))[0](head.clone()), head))
     return images[0], images[1]
 
 
@@ -70,7 +72,7 @@ torch.manual_seed(0)  # the networks below are made when this file is read
     ],
     ids=lambda generator: "-".join(map(str, generator.architecture.values())),
 )
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (6, 12), (7, 5), (23, 38)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (6, 12), (7, 5), (23, 38), (13, 610)])
 def test_same_image_as_pytorch(generator: Generator, height: int, width: int) -> None:
     torch.manual_seed(0)
     step = generator.unshuffle
@@ -135,7 +137,7 @@ def test_blocks_of_other_kinds_are_computed(kind: str) -> None:
     inner, x = block(COMPUTED[kind]), torch.rand(1, 8, 13, 20)
     engine = WinogradEngine(Around(inner).eval().requires_grad_(False))
     with torch.no_grad():
-        torch.testing.assert_close(engine.blocks(0, 1)(x), inner(x), rtol=0, atol=1e-5)
+        torch.testing.assert_close(engine.blocks(1)[0](x.clone()), inner(x), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -178,7 +180,7 @@ def test_two_processes_compile_at_once(tmp_path: Path) -> None:
     ]
     printed = [process.communicate()[0] for process in processes]
     assert printed[0] == printed[1] == f"{winograd.library().group_size()}\n"
-    assert [path.suffix for path in (tmp_path / "esrgan_lit").iterdir()] == [".so"]
+    assert [path.suffix for path in (tmp_path / "esrgan_lit/winograd").iterdir()] == [".so"]
 
 
 @pytest.fixture
@@ -201,7 +203,90 @@ def test_a_compiler_that_fails_leaves_nothing_behind(uncompiled: Path, monkeypat
     monkeypatch.setenv("CXX", f"{sys.executable} -c raise(SystemExit('unheard-of'))")
     with pytest.raises(ValueError, match=r"cannot compile (?s:.*)unheard-of"):
         winograd.library()
-    assert list((uncompiled / "esrgan_lit").iterdir()) == []
+    assert list((uncompiled / "esrgan_lit/winograd").iterdir()) == []
+
+
+@pytest.fixture
+def kept(uncompiled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A compiled library in an otherwise empty cache; the compiler only copies, which is faster."""
+    built = cache_of_tests(uncompiled)
+    copying = f"import shutil, sys; shutil.copy({str(built)!r}, sys.argv[sys.argv.index('-o') + 1])"
+    script = uncompiled / "copying.py"
+    script.write_text(copying)
+    monkeypatch.setenv("CXX", f"{sys.executable} {script}")
+    winograd.library()
+    return next((uncompiled / "esrgan_lit/winograd").glob("*.so"))
+
+
+def cache_of_tests(folder: Path) -> Path:
+    """Compile anything with winograd's functions, once."""
+    source, made = folder / "any.cpp", folder / "any.so"
+    source.write_text('extern "C" int group_size() { return 1; }')
+    subprocess.run(
+        [next(filter(None, map(shutil.which, ("c++", "g++", "clang++")))), "-shared", "-fPIC", "-o", made, source]
+    )
+    return made
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owners")
+def test_the_compiled_library_is_the_users_alone(kept: Path) -> None:
+    assert kept.parent.stat().st_mode & 0o777 == kept.stat().st_mode & 0o777 == 0o700
+    kept.parent.chmod(0o777)
+    before = kept.stat().st_ino
+    winograd.library()
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    assert kept.stat().st_ino == before  # it is not compiled again
+
+
+@needs_compiler
+@pytest.mark.parametrize("spoilt", ["truncated", "other bytes", "writable for others", "another's", "a link"])
+def test_a_library_that_is_not_what_was_compiled_is_compiled_again(
+    kept: Path, spoilt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, before = kept.read_bytes(), kept.stat().st_ino
+    if spoilt in ("truncated", "other bytes"):
+        kept.unlink()  # this process has it loaded
+    if spoilt == "truncated":
+        kept.write_bytes(content[:100])
+    elif spoilt == "other bytes":
+        kept.write_bytes(content[:-1] + b"!")
+    elif spoilt == "writable for others":
+        kept.chmod(0o722)
+    elif spoilt == "a link":
+        kept.rename(kept.parent.parent / "elsewhere.so")
+        kept.symlink_to(kept.parent.parent / "elsewhere.so")
+    else:
+        own = winograd._is_own
+        monkeypatch.setattr(winograd, "_is_own", lambda path: own(path) and path.lstat().st_ino != before)
+    assert winograd.library().group_size() == 1
+    assert kept.read_bytes() == content
+    assert not kept.is_symlink()
+    assert kept.stat().st_mode & 0o777 == 0o700
+
+
+@needs_compiler
+def test_a_cache_folder_of_another_user_is_not_entered(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: kept.stat().st_uid + 1, raising=False)
+    with pytest.raises(ValueError, match="belongs to another user"):
+        winograd.library()
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names of x86's levels")
+@pytest.mark.parametrize("level", ["x86-64", "x86-64-v3", "x86-64-v4"], ids=["SSE2", "AVX2", "AVX-512"])
+def test_every_instruction_set_gives_the_same_image(
+    level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if level == "x86-64-v4" and "avx512vl" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AVX-512")
+    command = [shutil.which("c++") or "g++", "-std=c++17", "-O1", f"-march={level}", "-shared", "-fPIC", "-pthread"]
+    loaded = ctypes.CDLL(str(winograd._compile(command, tmp_path, level)))
+    assert loaded.group_size() == {"x86-64": 8, "x86-64-v3": 16, "x86-64-v4": 32}[level]
+    monkeypatch.setattr(winograd, "library", lambda: loaded)
+    torch.manual_seed(0)
+    image, reference = outputs(with_larger_weights(RRDBNet(2, blocks=1, width=24, growth=8)), torch.rand(1, 3, 23, 38))
+    assert (image - reference).abs().max() < 2e-5 * reference.abs().max()
 
 
 def test_a_cache_folder_that_is_none(uncompiled: Path) -> None:

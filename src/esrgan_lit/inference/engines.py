@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import psutil
@@ -43,8 +44,8 @@ class Engine(Protocol):
         """Image (1, channels, height, width) → features."""
         ...
 
-    def blocks(self, first: int, last: int) -> Callable[[Tensor], Tensor]:
-        """Return what computes the blocks ``first … last - 1``."""
+    def blocks(self, at_once: int) -> list[Callable[[Tensor], Tensor]]:
+        """Return what computes so many blocks each, one after the other. They may overwrite what they are given."""
         ...
 
     def tail(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -80,16 +81,16 @@ class TorchEngine:
         """Image (1, channels, height, width) → features."""
         return self.generator.head(low_res.contiguous(memory_format=torch.channels_last))
 
-    def blocks(self, first: int, last: int) -> Callable[[Tensor], Tensor]:
-        """Return what computes the blocks ``first … last - 1``."""
-        chain = [self._maybe_compiled(block) for block in self.generator.blocks[first:last]]
+    def blocks(self, at_once: int) -> list[Callable[[Tensor], Tensor]]:
+        """Return what computes so many blocks each, one after the other."""
+        chain = [self._maybe_compiled(block) for block in self.generator.blocks]
 
-        def run(features: Tensor) -> Tensor:
-            for block in chain:
+        def run(features: Tensor, first: int) -> Tensor:
+            for block in chain[first : first + at_once]:
                 features = block(features)
             return features
 
-        return run
+        return [partial(run, first=first) for first in range(0, len(chain), at_once)]
 
     def tail(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Return what computes the tail."""
@@ -111,8 +112,8 @@ def make_engine(
     """Give an engine a generator's weights.
 
     Args:
-        name: ``auto`` is winograd where that can be compiled, computes this network, and has room for its transformed
-            weights in half of the memory that is left; else torch.
+        name: ``auto`` is winograd where that can be compiled, computes this network, and has room for its copy of
+            the weights in half of the memory that is left; else torch.
         generator: in float32 and evaluation mode; it is the engine's from now on.
         device: of ``torch``; ``None`` is the CPU.
         dtype: of ``torch``; winograd computes in float32 on the CPU.
@@ -131,13 +132,13 @@ def make_engine(
             "use --engine torch"
         )
     left = free_memory() if max_memory is None else max_memory - psutil.Process().memory_info().rss
-    weights = winograd.WEIGHTS_FACTOR * sum(parameter.nbytes for parameter in generator.parameters())
-    if name == "winograd" and max_memory is not None and weights > left:
+    needed = winograd.WORKSPACE + sum(parameter.nbytes for parameter in generator.parameters())
+    if name == "winograd" and max_memory is not None and needed > left:
         raise ValueError(
-            f"engine winograd holds {weights / 2**20:.0f} MiB of transformed weights, and {max(0, left) / 2**20:.0f} "
-            "MiB are left for them; raise --max-memory, or use --engine torch"
+            f"engine winograd takes {needed / 2**20:.0f} MiB for its weights and its work, and "
+            f"{max(0, left) / 2**20:.0f} MiB are left for them; raise --max-memory, or use --engine torch"
         )
-    if name == "winograd" or (name == "auto" and able and weights < left / 2 and winograd.available()):
+    if name == "winograd" or (name == "auto" and able and needed < left / 2 and winograd.available()):
         try:
             return WinogradEngine(generator)
         except UntraceableError as error:

@@ -24,6 +24,8 @@ class Needs(NamedTuple):
     """Channels of the features, which are kept throughout."""
     blocks: float
     tail: float
+    fixed: int = 0
+    """Bytes beside that, whatever the size."""
 
 
 class Plan(NamedTuple):
@@ -39,7 +41,7 @@ class Plan(NamedTuple):
 
 
 @torch.inference_mode()
-def needs_of(generator: Generator, in_blocks: float, in_tail: float, copies: int = 0) -> Needs:
+def needs_of(generator: Generator, in_blocks: float, in_tail: float) -> Needs:
     """Count what PyTorch's results hold at once in each part, on a small image, times what a program takes for them.
 
     Args:
@@ -47,7 +49,6 @@ def needs_of(generator: Generator, in_blocks: float, in_tail: float, copies: int
         in_blocks: factor of the blocks, measured with benchmarks/upscale.py --memory; a fifth is added, because
             versions allocate otherwise.
         in_tail: the same of the tail.
-        copies: of the features, beside that.
     """
     side = 16 * generator.unshuffle
     parameter = next(generator.parameters())
@@ -58,9 +59,7 @@ def needs_of(generator: Generator, in_blocks: float, in_tail: float, copies: int
         deep = generator.blocks(features)
     with _Held() as held_by_tail:
         generator.tail(deep, features)
-    width = features.shape[1]
-    blocks, tail = in_blocks * held_by_blocks.most / size, in_tail * held_by_tail.most / size
-    return Needs(width, blocks + copies * width, tail + copies * width)
+    return Needs(features.shape[1], in_blocks * held_by_blocks.most / size, in_tail * held_by_tail.most / size)
 
 
 def plan(generator: Generator, needs: Needs, value_bytes: int, height: int, width: int, budget: int) -> Plan | None:
@@ -76,7 +75,7 @@ def plan(generator: Generator, needs: Needs, value_bytes: int, height: int, widt
     """
     block_row, tail_row = (floats * value_bytes * width for floats in (needs.blocks, needs.tail))
     features = needs.width * value_bytes * height * width
-    left = budget - features
+    left = budget - features - needs.fixed
     margin, reach = 2 * generator.tail_reach, generator.block_reach
     tail_rows = min(height, max(8, int(min(_TAIL_TARGET, max(left, 0)) // tail_row) - margin))
     trunk_rows = height
@@ -88,7 +87,7 @@ def plan(generator: Generator, needs: Needs, value_bytes: int, height: int, widt
     tail = tail_row * min(height, tail_rows + margin)
     if max(trunk, tail) > left:
         return None
-    most = int(features + max(trunk, tail))
+    most = int(features + needs.fixed + max(trunk, tail))
     return Plan(trunk_rows, tail_rows, most, most > budget // 2)
 
 

@@ -59,14 +59,14 @@ def compute(
     height, width = (side // step for side in tile.shape[-2:])
     group = count if plan.trunk_rows >= height and height * width <= _ONE_PART_PIXELS else 1
     in_trunk = _trunk_share(generator, engine.needs.width)
-    frugal = giving_back if plan.tight and engine.device.type == "cpu" else lambda function: function
+    frugal = giving_back if plan.tight and engine.name == "torch" and engine.device.type == "cpu" else _as_it_is
     features = _head_in_strips(engine, tile, plan.tail_rows * step, generator.head_reach * step, step)
-    for first in range(0, count, group):
-        blocks = frugal(engine.blocks(first, first + group))
-        reach = generator.block_reach * group
-        features = _in_strips(
-            blocks, features, reach, plan.trunk_rows, lambda part: progress(part * in_trunk * group / count)
-        )
+    strips = _Strips(generator.block_reach * group, plan.trunk_rows)
+    parts = engine.blocks(group)
+    while parts:  # each one's memory is given back, and that of all of them with the last
+        run = frugal(parts.pop(0))
+        features = strips.run(run, features, lambda part: progress(part * in_trunk * group / count))
+    run = strips = None
     tail, margin = frugal(engine.tail()), generator.tail_reach
     rows = _even_rows(height, plan.tail_rows)
     for start in range(0, height, rows):
@@ -83,33 +83,56 @@ def compute(
         progress((1 - in_trunk) * (end - start) / height)
 
 
-def _in_strips(
-    blocks: Callable[[Tensor], Tensor], features: Tensor, reach: int, rows: int, progress: Progress
-) -> Tensor:
-    """Run blocks on some rows at a time, in place: the values of running them on all rows.
+def _as_it_is(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return function
+
+
+class _Strips:
+    """Runs blocks on some rows at a time, in place: the values of running them on all rows.
 
     Args:
-        blocks: features → features.
-        features: (1, width, height, width).
         reach: pixels around each that the blocks see.
         rows: at a time.
-        progress: told of each part of the rows when it is done.
     """
-    height = features.shape[2]
-    if rows >= height:
-        features = blocks(features)
-        progress(1)
+
+    def __init__(self, reach: int, rows: int) -> None:
+        self.reach, self.rows = reach, rows
+        self._memory = torch.empty(0)  # of a strip, for all of them: large memory is cleared when it is first written
+
+    def run(self, blocks: Callable[[Tensor], Tensor], features: Tensor, progress: Progress) -> Tensor:
+        """Return blocks of features (1, width, height, width), which may be overwritten.
+
+        Args:
+            blocks: features → features.
+            features: of all rows.
+            progress: told of each part of the rows when it is done.
+        """
+        height, reach = features.shape[2], self.reach
+        if self.rows >= height:
+            features = blocks(features)
+            progress(1)
+            return features
+        rows = max(reach, _even_rows(height, self.rows))
+        overwritten = features[:, :, :0]  # the rows above a strip, as they were
+        for start in range(0, height, rows):
+            end = min(start + rows, height)
+            strip = self._joined(overwritten, features[:, :, start : min(end + reach, height)])
+            above = overwritten.shape[2]
+            overwritten = features[:, :, max(0, end - reach) : end].clone()  # rows ≥ reach: they lie in this strip
+            features[:, :, start:end] = blocks(strip)[:, :, above : above + end - start]
+            progress((end - start) / height)
         return features
-    rows = max(reach, _even_rows(height, rows))
-    overwritten = features[:, :, :0]  # the rows above a strip, as they were
-    for start in range(0, height, rows):
-        end = min(start + rows, height)
-        strip = torch.cat((overwritten, features[:, :, start : min(end + reach, height)]), 2)
-        above = overwritten.shape[2]
-        overwritten = features[:, :, max(0, end - reach) : end].clone()  # rows ≥ reach: they lie in this strip
-        features[:, :, start:end] = blocks(strip)[:, :, above : above + end - start]
-        progress((end - start) / height)
-    return features
+
+    def _joined(self, above: Tensor, below: Tensor) -> Tensor:
+        """Copy rows below each other, channels last."""
+        _, channels, height, width = below.shape
+        height += above.shape[2]
+        if self._memory.numel() < height * width * channels:
+            self._memory = below.new_empty((max(self.rows, self.reach) + 2 * self.reach) * width * channels)
+        strip = self._memory[: height * width * channels].view(1, height, width, channels).permute(0, 3, 1, 2)
+        strip[:, :, : above.shape[2]] = above
+        strip[:, :, above.shape[2] :] = below
+        return strip
 
 
 def _even_rows(height: int, most: int) -> int:
@@ -135,9 +158,8 @@ def _head_in_strips(engine: Engine, tile: Tensor, rows: int, reach: int, step: i
         above, below = max(0, start - reach), min(height, start + rows + reach)
         strip = engine.head(tile[..., above:below, :].to(engine.device, engine.dtype))
         if features is None:
-            last = torch.channels_last if engine.name == "torch" else torch.contiguous_format
-            shape = (1, strip.shape[1], height // step, strip.shape[3])
-            features = torch.empty(shape, dtype=strip.dtype, device=strip.device, memory_format=last)
+            laid_out = strip.new_empty(1, height // step, strip.shape[3], strip.shape[1])
+            features = laid_out.permute(0, 3, 1, 2)
         end = min(height, start + rows)
         features[:, :, start // step : end // step] = strip[:, :, (start - above) // step : (end - above) // step]
     assert features is not None

@@ -9,9 +9,10 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -21,39 +22,23 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
 
 from esrgan_lit.files import cache_folder, digest
-from esrgan_lit.inference.memory import needs_of
+from esrgan_lit.inference.memory import Needs
 from esrgan_lit.inference.tracing import Computed, Convolution, Features, Shuffled, Trace, take_down
 from esrgan_lit.networks.generator import Generator
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
-
-WEIGHTS_FACTOR = 64 / 9
-"""A transformed filter has 64 values for 9."""
-
-# Filters g are transformed to G g Gᵀ: F(6×6, 3×3) for the points 0, ±1, ±2, ±1/2 and ∞, scaled as winograd.cpp has it.
-_FILTER_TRANSFORM = torch.tensor(
-    [
-        [1, 0, 0],
-        [-2 / 9, -2 / 9, -2 / 9],
-        [-2 / 9, 2 / 9, -2 / 9],
-        [1 / 90, 1 / 45, 2 / 45],
-        [1 / 90, -1 / 45, 2 / 45],
-        [1 / 45, 1 / 90, 1 / 180],
-        [1 / 45, -1 / 90, 1 / 180],
-        [0, 0, 1],
-    ],
-    dtype=torch.float64,
-)
+WORKSPACE = 48 * 2**20
+"""Bytes that winograd.cpp takes for rings and transformed filters, at most."""
 
 
 class _Step(ctypes.Structure):
     """One convolution: winograd.cpp's ``Step``."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("input", "transformed", "weights", "bias", "skip1", "skip2", "output")),
+        *((name, ctypes.c_void_p) for name in ("input", "filters", "bias", "skip1", "skip2", "output")),
         *((name, ctypes.c_float) for name in ("factor1", "factor2", "slope")),
         *((name, ctypes.c_int32) for name in ("height", "width", "enlarge", "seen", "fresh", "depth")),
-        *((name, ctypes.c_int32) for name in ("outputs", "stored")),
+        *((name, ctypes.c_int32) for name in ("outputs", "stored", "joined")),
     ]
 
 
@@ -61,8 +46,7 @@ class WinogradEngine:
     """winograd.cpp, which computes blocks and tail in float32 on the CPU; the head is PyTorch's.
 
     Args:
-        generator: on the CPU, in float32 and evaluation mode. Its transformed weights are made at once: they take
-            :data:`WEIGHTS_FACTOR` times what its own do.
+        generator: on the CPU, in float32 and evaluation mode. Its filters are copied in winograd.cpp's order.
 
     Raises:
         UntraceableError: when the generator computes what winograd.cpp does not.
@@ -77,23 +61,26 @@ class WinogradEngine:
         self.library = library()
         self.group: int = self.library.group_size()
         self.generator = generator
-        self.needs = needs_of(generator, 1.6, 1.4, copies=2)  # it has its own layout
-        self._blocks = [take_down(block, self.needs.width) for block in generator.blocks]
-        self._tail = take_down(generator.tail, self.needs.width, self.needs.width)
+        width = generator.head(torch.zeros(1, generator.channels, *[8 * generator.unshuffle] * 2)).shape[1]
+        self._blocks = [take_down(block, width) for block in generator.blocks]
+        self._tail = take_down(generator.tail, width, width)
         nodes = [node for trace in (*self._blocks, self._tail) for node in trace.computed]
-        self.weights = {node: self._transformed(node) for node in nodes if isinstance(node, Convolution)}
+        self.weights = {node: self._laid_out(node) for node in nodes if isinstance(node, Convolution)}
+        self.needs = self._needs(width)
 
     def head(self, low_res: Tensor) -> Tensor:
         """Image (1, channels, height, width) → features."""
         return self.generator.head(low_res)
 
-    def blocks(self, first: int, last: int) -> Callable[[Tensor], Tensor]:
-        """Return what computes the blocks ``first … last - 1``."""
-        return _Program(self, self._blocks[first:last])
+    def blocks(self, at_once: int) -> list[Callable[[Tensor], Tensor]]:
+        """Return what computes so many blocks each, one after the other. They may overwrite what they are given."""
+        held: dict[int, Tensor] = {}
+        parts = [self._blocks[first : first + at_once] for first in range(0, len(self._blocks), at_once)]
+        return [_Program(self, part, held, overwrite=True) for part in parts]
 
     def tail(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Return what computes the tail."""
-        return _Program(self, [self._tail])
+        return _Program(self, [self._tail], {})
 
     def padded(self, channels: int) -> int:
         """Round channels up to what winograd.cpp computes at once."""
@@ -105,67 +92,71 @@ class WinogradEngine:
         missing = self.padded(image.shape[2]) - image.shape[2]
         return (F.pad(image, (0, missing)) if missing else image).contiguous()
 
-    def _transformed(self, node: Convolution) -> tuple[Tensor, Tensor]:
+    def _laid_out(self, node: Convolution) -> tuple[Tensor, Tensor]:
         """Filters (outputs, inputs, 3, 3) and bias, as winograd.cpp wants them."""
         outputs = self.padded(node.channels)
         parts = node.weight.split([part.channels for part in node.parts], 1)
         padded = [F.pad(part, (0, 0, 0, 0, 0, self.padded(part.shape[1]) - part.shape[1])) for part in parts]
-        filters = F.pad(torch.cat(padded, 1).double(), (0, 0, 0, 0, 0, 0, 0, outputs - node.channels))
-        transform = _FILTER_TRANSFORM
-        positions = torch.einsum("yi,ocij,xj->yxco", transform, filters, transform)
-        positions = positions.reshape(len(transform) ** 2, filters.shape[1], -1, self.group)
-        return positions.transpose(1, 2).float().contiguous(), F.pad(node.bias, (0, outputs - node.channels))
+        filters = F.pad(torch.cat(padded, 1), (0, 0, 0, 0, 0, 0, 0, outputs - node.channels))
+        filters = filters.permute(2, 3, 0, 1).unflatten(2, (-1, self.group)).transpose(3, 4)
+        return filters.contiguous(), F.pad(node.bias, (0, outputs - node.channels))
+
+    def _needs(self, width: int) -> Needs:
+        """Values for each feature pixel: images that are held whole, and what PyTorch holds beside them."""
+        blocks = max(_Program(self, [block], {}, overwrite=True).values for block in self._blocks)
+        tail = _Program(self, [self._tail], {}).values
+        image = self._tail.output.channels * self._tail.output.scale**2
+        copied = width if self.padded(width) == width else width + self.padded(width)
+        return Needs(width, blocks + copied - width, tail + 2 * copied + 2 * image, WORKSPACE)
 
 
 class _Program:
     """Some parts of a network, one after the other: features (1, channels, height, width) of each input → of the last.
 
+    Images that only the next convolution reads are never whole: winograd.cpp computes both in one wave. The others
+    have numbered places, which they share where their times allow it; those of the inputs come first.
+
     Args:
         engine: has the weights.
         traces: of the parts.
+        held: memory of the places between calls. Programs that run one after the other share it.
+        overwrite: results may be written where the inputs are.
     """
 
-    def __init__(self, engine: WinogradEngine, traces: Sequence[Trace]) -> None:
-        self.engine = engine
+    def __init__(
+        self, engine: WinogradEngine, traces: Sequence[Trace], held: dict[int, Tensor], overwrite: bool = False
+    ) -> None:
+        self.engine, self.held = engine, held
         self.inputs, self.output = traces[0].inputs, traces[-1].output
         self.computed = [node for trace in traces for node in trace.computed]
         self.same: dict[Features, Features] = {after.inputs[0]: before.output for before, after in pairwise(traces)}
         self.last_reader: dict[Features, int] = {self.output: len(self.computed)}
-        self.depths: dict[Features, int] = {}  # channels of a dense block, under the one it starts with
         for number, node in enumerate(self.computed):
             for read in self._reads(node):
-                self.last_reader[read] = max(number, self.last_reader.get(read, 0))
-            if isinstance(node, Convolution) and len(node.parts) > 1:
-                depth = sum(engine.padded(part.channels) for part in node.parts)
-                self.depths[node.parts[0]] = max(depth, self.depths.get(node.parts[0], 0))
+                self.last_reader[read] = number
+        self.chains = self._chains()
+        self.places: dict[Features, int] = {node: number for number, node in enumerate(self.inputs)}
+        self._assign_places(overwrite)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        engine, threads = self.engine, torch.get_num_threads()
         height, width = inputs[0].shape[-2:]
-        images: dict[Features, Tensor] = {
-            node: engine.to_memory(x) for node, x in zip(self.inputs, inputs, strict=True)
-        }
-        floats = (engine.library.transformed_floats(height, width, depth, threads) for depth in self.depths.values())
-        transformed = torch.empty(max(floats, default=0))
-        spare: dict[torch.Size, list[Tensor]] = {}
+        images = {node: self.engine.to_memory(x) for node, x in zip(self.inputs, inputs, strict=True)}
+        memory = {self.places[node]: image for node, image in images.items()}
         steps: list[_Step] = []
-        for number, node in enumerate(self.computed):
-            stored = node.channels if node is self.output else engine.padded(node.channels)
-            shape = torch.Size((node.scale * height, node.scale * width, stored))
-            if isinstance(node, Shuffled):
-                self._compute(steps, threads)
-                spare.clear()  # of smaller images, which nothing reads any more
-                x = _from_memory(images[self.same.get(node.x, node.x)], node.x.channels)
-                images[node] = engine.to_memory(_shuffled(x, node.factor))
-            else:
-                images[node] = spare[shape].pop() if spare.get(shape) else torch.empty(shape)
-                steps.append(self._step(node, images, transformed))
-            for read in self._reads(node):
-                # Another step may write there: steps run one after the other. Inputs are the caller's.
-                if self.last_reader[read] == number and read in images and read not in self.inputs:
-                    image = images.pop(read)
-                    spare.setdefault(image.shape, []).append(image)
-        self._compute(steps, threads)
+        for chain in self.chains:
+            last = chain[-1]
+            if isinstance(last, Shuffled):
+                self._compute(steps)
+                x = _from_memory(images[self.same.get(last.x, last.x)], last.x.channels)
+                images[last] = self.engine.to_memory(_shuffled(x, last.factor))
+                continue
+            for node in chain:
+                if node in self.places:
+                    images[node] = self._image(node, memory, node.scale * height, node.scale * width)
+            steps.extend(self._steps(chain, images, height, width))
+        self._compute(steps)
+        self.held.update({place: image for place, image in memory.items() if place >= len(self.inputs)})
+        self.held.pop(self.places.get(self.output, -1), None)  # it is the caller's now
         return _from_memory(images[self.output], self.output.channels)
 
     def _reads(self, node: Computed) -> list[Features]:
@@ -173,35 +164,107 @@ class _Program:
         reads = [node.x] if isinstance(node, Shuffled) else [node.parts[-1], *(skip for skip, _ in node.skips)]
         return [self.same.get(read, read) for read in reads]
 
-    def _step(self, node: Convolution, images: dict[Features, Tensor], transformed: Tensor) -> _Step:
-        source, *skips = (images[read] for read in self._reads(node))
-        depth = self.depths.get(node.parts[0], 0) if node.enlarge == 1 else 0
-        weights, bias = self.engine.weights[node]
-        image = images[node]
-        added = [(skip.data_ptr(), factor) for skip, (_, factor) in zip(skips, node.skips, strict=True)]
-        added += [(None, 0.0), (None, 0.0)]
-        return _Step(
-            input=source.data_ptr(),
-            transformed=transformed.data_ptr() if depth else None,
-            weights=weights.data_ptr(),
-            bias=bias.data_ptr(),
-            skip1=added[0][0],
-            skip2=added[1][0],
-            output=image.data_ptr(),
-            factor1=added[0][1],
-            factor2=added[1][1],
-            slope=1 if node.slope is None else node.slope,
-            height=image.shape[0],
-            width=image.shape[1],
-            enlarge=node.enlarge,
-            seen=sum(self.engine.padded(part.channels) for part in node.parts[:-1]),
-            fresh=source.shape[2],
-            depth=depth,
-            outputs=len(bias),
-            stored=image.shape[2],
-        )
+    def _chains(self) -> list[list[Computed]]:
+        """Part what is computed into what goes through winograd.cpp as one wave: dense blocks, and others."""
+        chains: list[list[Computed]] = []
+        dense = False
+        for number, node in enumerate(self.computed):
+            before = chains[-1][-1] if chains else None
+            goes_on = isinstance(node, Convolution) and len(node.parts) > 1
+            begins = not goes_on and self._begins_dense(number)
+            joined = goes_on
+            if isinstance(node, Convolution) and isinstance(before, Convolution) and not goes_on:
+                joined = not dense and not begins and self._is_hidden(before, number)
+            chains[-1].append(node) if joined else chains.append([node])
+            dense = goes_on or begins
+        return chains
 
-    def _compute(self, steps: list[_Step], threads: int) -> None:
+    def _begins_dense(self, number: int) -> bool:
+        node, *after = self.computed[number : number + 2]
+        follows = after[0] if after else None
+        return isinstance(node, Convolution) and isinstance(follows, Convolution) and follows.parts[:-1] == node.parts
+
+    def _is_hidden(self, node: Features, reader: int) -> bool:
+        """Whether only one step reads an image, and that as its input alone."""
+        reads = self._reads(self.computed[reader])
+        return self.last_reader.get(node) == reader and reads.count(node) == 1 and reads[0] is node
+
+    def _assign_places(self, overwrite: bool) -> None:
+        kinds = {place: (self.engine.padded(node.channels), 1) for place, node in enumerate(self.inputs)}
+        kept = () if overwrite else tuple(range(len(self.inputs)))
+        number = 0
+        for chain in self.chains:
+            busy = {place for node, place in self.places.items() if self.last_reader.get(node, 0) >= number}
+            free = [place for place in kinds if place not in busy and place not in kept]
+            for node in chain:
+                number += 1
+                if isinstance(node, Shuffled) or (node is not chain[-1] and self._is_hidden(node, number)):
+                    continue
+                kind = (self._stored(node), node.scale)
+                overwritten = self._overwritten(chain, number) if node is chain[-1] else []
+                usable = [place for place in overwritten + free if kinds[place] == kind and place not in kept]
+                place = usable[0] if usable else len(kinds)
+                free = [other for other in free if other != place]
+                kinds[place] = kind
+                self.places[node] = place
+        self.values = sum(channels * scale**2 for channels, scale in list(kinds.values())[len(self.inputs) :])
+
+    def _overwritten(self, chain: list[Computed], after: int) -> list[int]:
+        """List the places where the last of a chain may write though the chain reads them.
+
+        It reads skips at the pixel that it writes, and in a wave it is behind what reads the wave's input.
+        """
+        source, *skips = self._reads(chain[-1])
+        reads = [*skips, *(self._reads(chain[0])[:1] if len(chain) > 1 else [])]
+        return [
+            self.places[read]
+            for read in reads
+            if read is not source and read in self.places and self.last_reader[read] < after
+        ]
+
+    def _stored(self, node: Computed) -> int:
+        return node.channels if node is self.output else self.engine.padded(node.channels)
+
+    def _image(self, node: Computed, memory: dict[int, Tensor], height: int, width: int) -> Tensor:
+        """Return the memory of a node's place."""
+        place, shape = self.places[node], (height, width, self._stored(node))
+        if place not in memory:
+            held = self.held.get(place)
+            memory[place] = held if held is not None and held.shape == shape else torch.empty(shape)
+        return memory[place]
+
+    def _steps(self, chain: list[Computed], images: dict[Features, Tensor], height: int, width: int) -> Iterator[_Step]:
+        convolutions = [node for node in chain if isinstance(node, Convolution)]
+        parts = convolutions[-1].parts
+        depth = sum(self.engine.padded(part.channels) for part in parts) if len(parts) > 1 else 0
+        for node in convolutions:
+            weights, bias = self.engine.weights[node]
+            source, *skips = self._reads(node)
+            added = [(images[skip].data_ptr(), factor) for skip, (_, factor) in zip(skips, node.skips, strict=True)]
+            added += [(None, 0.0), (None, 0.0)]
+            yield _Step(
+                input=images[source].data_ptr() if source in images else None,
+                filters=weights.data_ptr(),
+                bias=bias.data_ptr(),
+                skip1=added[0][0],
+                skip2=added[1][0],
+                output=images[node].data_ptr() if node in images else None,
+                factor1=added[0][1],
+                factor2=added[1][1],
+                slope=1 if node.slope is None else node.slope,
+                height=node.scale * height,
+                width=node.scale * width,
+                enlarge=node.enlarge,
+                seen=sum(self.engine.padded(part.channels) for part in node.parts[:-1]),
+                fresh=self.engine.padded(node.parts[-1].channels),
+                depth=depth,
+                outputs=len(bias),
+                stored=self._stored(node),
+                joined=node is not chain[0],
+            )
+
+    def _compute(self, steps: list[_Step]) -> None:
+        threads = torch.get_num_threads()
         if steps and self.engine.library.run((_Step * len(steps))(*steps), len(steps), threads):
             raise MemoryError("winograd could not compute this tile: out of memory")
         steps.clear()
@@ -223,9 +286,11 @@ def _from_memory(image: Tensor, channels: int) -> Tensor:
 
 @cache
 def library() -> ctypes.CDLL:
-    """winograd.cpp, compiled for this processor in about a second, once: the user's cache folder keeps it.
+    """winograd.cpp, compiled for this processor in a few seconds, once: the user's cache folder keeps it.
 
-    The compiler is ``CXX`` where it is set, else ``c++``, ``g++`` or ``clang++``.
+    Whoever can write there could have their code run by this process. So the folder is the user's alone, and a library
+    is loaded only if it is the user's and what its name says; else it is compiled anew. The compiler is ``CXX`` where
+    it is set, else ``c++``, ``g++`` or ``clang++``.
 
     Raises:
         ValueError: when there is no C++ compiler, when it fails, or when the cache folder cannot be written.
@@ -240,34 +305,49 @@ def library() -> ctypes.CDLL:
     command = [*compiler.split(), "-std=c++17", "-O3", native, "-shared", "-fPIC", "-pthread"]
     key = hashlib.sha256(_SOURCE.read_bytes() + "\n".join([*command, _processor()]).encode()).hexdigest()[:16]
     try:
-        path = next(filter(_is_whole, cache_folder().glob(f"winograd-{key}-*.so")), None) or _compile(command, key)
+        folder = _private(cache_folder() / "winograd")
+        path = next(filter(_is_trusted, folder.glob(f"{key}-*.so")), None) or _compile(command, folder, key)
         loaded = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         said = "\n".join(error.stderr.strip().splitlines()[:5])
         raise ValueError(f"engine winograd: {compiler} cannot compile {_SOURCE}; use --engine torch\n{said}") from error
     except OSError as error:
         raise ValueError(f"engine winograd cannot be compiled: {error}; use --engine torch") from error
-    loaded.transformed_floats.restype = ctypes.c_int64
     return loaded
 
 
-def _compile(command: Sequence[str], key: str) -> Path:
-    """Compile winograd.cpp into the cache; return the file, ``winograd-KEY-CHECKSUM.so``."""
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-        made = Path(folder) / "winograd.so"
+def _private(folder: Path) -> Path:
+    """Make a folder that only this user enters, and return it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_own(folder):
+        raise PermissionError(f"{folder} belongs to another user")
+    folder.chmod(0o700)
+    return folder
+
+
+def _is_own(path: Path) -> bool:
+    found = path.lstat()
+    return not stat.S_ISLNK(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == os.getuid())
+
+
+def _compile(command: Sequence[str], folder: Path, key: str) -> Path:
+    """Compile winograd.cpp into a folder; return the file, ``KEY-CHECKSUM.so``."""
+    with tempfile.TemporaryDirectory(dir=folder) as unfinished:
+        made = Path(unfinished) / "winograd.so"
         subprocess.run([*command, "-o", made, _SOURCE], check=True, capture_output=True, text=True)
-        path = cache_folder() / f"winograd-{key}-{digest(made)[:16]}.so"
+        made.chmod(0o700)
+        path = folder / f"{key}-{digest(made)}.so"
         os.replace(made, path)
     return path
 
 
-def _is_whole(library: Path) -> bool:
-    """Return whether a compiled library is what its name says; a damaged one would end the process that loads it."""
-    whole = library.stem.endswith(digest(library)[:16])
-    if not whole:
+def _is_trusted(library: Path) -> bool:
+    """Whether a compiled library is the user's and what its name says; a damaged one would end the process."""
+    own = _is_own(library) and not library.stat().st_mode & 0o022
+    trusted = own and library.stem.endswith(f"-{digest(library)}")
+    if not trusted:
         library.unlink(missing_ok=True)
-    return whole
+    return trusted
 
 
 def available() -> bool:

@@ -201,8 +201,9 @@ class _Parts:
     def head(self, low_res: Tensor) -> Tensor:
         return self.network.head(low_res)
 
-    def blocks(self, first: int, last: int) -> Callable[[Tensor], Tensor]:
-        return self.network.blocks[first:last]
+    def blocks(self, at_once: int) -> list[Callable[[Tensor], Tensor]]:
+        blocks = self.network.blocks
+        return [blocks[first : first + at_once] for first in range(0, len(blocks), at_once)]
 
     def tail(self) -> Callable[[Tensor, Tensor], Tensor]:
         return self.network.tail
