@@ -23,6 +23,7 @@ from torch.nn import functional as F  # noqa: N812 (PyTorch's own idiom)
 from esrgan_lit.degradations.blur import BlurKernels, Kernel
 from esrgan_lit.degradations.bsrgan import BsrganDegradation
 from esrgan_lit.degradations.pairs import Crops, make_pairs
+from esrgan_lit.degradations.parity import RealEsrganParity
 from esrgan_lit.degradations.real_esrgan import DegradationPass, RealEsrganDegradation
 
 PATCH, CROP, SCALE, BATCH = 400, 256, 4, 12
@@ -140,6 +141,7 @@ def main() -> None:
     rival = Rival(options.device)
     ours = {
         "realesrgan": RealEsrganDegradation(),
+        "realesrgan_parity": RealEsrganParity(),
         "bsrgan": BsrganDegradation(),
         "light": RealEsrganDegradation(first=light, second=light, sinc=0),
     }

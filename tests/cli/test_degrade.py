@@ -60,6 +60,14 @@ def test_bicubic_is_matlabs(photographs: Path, tmp_path: Path) -> None:
     [
         (("--degradation", "realesrgan", "--set", "data.degradation.sinc=3"), "sinc 3 is no probability; use 0 … 1"),
         (("--degradation", "realesrgan", "--set", "data.degradation.sink=0"), "sink"),
+        (
+            ("--degradation", "realesrgan", "--set", "data.degradation.first.sigma=7"),
+            r"data.degradation.first.sigma=7 does not fit; give a list",
+        ),
+        (
+            ("--set", "data.degradation={_target_: esrgan_lit.BsrganDegradatio, scale: 4}"),
+            "did you mean esrgan_lit.BsrganDegradation",
+        ),
         (("--draws", 0), "--draws 0 is not positive"),
         (("--scale", 0), "scale 0 is not a positive"),
         (("--scale", 64), "a.png is smaller than scale 64"),

@@ -102,12 +102,12 @@ def _plan(sources: list[str], output: Path) -> dict[Path, Path]:
 def _compose(name: str, scale: int, seed: int, overrides: list[str]) -> tuple[dict[str, Any], Degradation]:
     """Return a degradation's configuration and the degradation, from the configurations that training has."""
     from hydra import compose, initialize_config_module
-    from hydra.errors import HydraException, InstantiationException
-    from hydra.utils import instantiate
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from esrgan_lit.degradations.bicubic import Bicubic
+    from esrgan_lit.training.settings import build, check_options
 
     try:
         with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
@@ -117,9 +117,8 @@ def _compose(name: str, scale: int, seed: int, overrides: list[str]) -> tuple[di
             settings = {"scale": scale, "boundary": config.boundary, "low_res_form": config.low_res_form}
             return settings, Bicubic(scale, config.boundary, config.low_res_form)
         resolved = OmegaConf.to_container(config.degradation, resolve=True)
-        return resolved, instantiate(resolved)  # pyright: ignore[reportReturnType] (a dictionary)
-    except InstantiationException as error:
-        raise ValueError(str(error.__cause__ or error)) from error
+        check_options(resolved, "data.degradation")  # pyright: ignore[reportArgumentType] (a dictionary)
+        return resolved, build(resolved, "data.degradation")  # pyright: ignore[reportReturnType] (a dictionary)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"--degradation {name}: {str(error).splitlines()[0]}") from error
 

@@ -122,8 +122,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
                 raise ValueError(f"{key}={part} has no _target_; give {key}._target_=PACKAGE.CLASS, or {key}=null")
     _check_trainer(settings["trainer"])
     # The trainer's first: other parts take its numbers over, and the remedy is to change it there.
-    for key, node in (*_parts(settings["trainer"], "trainer"), *_parts(settings, "")):
-        _check_part(key, node)
+    check_options(settings["trainer"], "trainer")
+    check_options(settings, "")
     for key, least in _LEAST.items():
         found, value = _select(settings, key)
         if found and isinstance(value, int | float) and value < least:
@@ -138,6 +138,20 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         found, value = _select(settings, key)
         if found and value != 3:
             raise ValueError(f"{key}={value}: photographs are read as RGB, three channels; give {key}=3")
+
+
+def check_options(settings: Mapping[str, Any], key: str) -> None:
+    """Check the options of every part against what its constructor declares.
+
+    Args:
+        settings: plain containers.
+        key: where they stand in the configuration, for messages; empty for all of it.
+
+    Raises:
+        ValueError: naming the key, its value and what it may be.
+    """
+    for place, part in _parts(settings, key):
+        _check_part(place, part)
 
 
 def build(part: Any, key: str, **given: Any) -> Any:
