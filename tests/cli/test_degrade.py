@@ -66,7 +66,7 @@ def test_bicubic_is_matlabs(photographs: Path, tmp_path: Path) -> None:
         ),
         (
             ("--set", "data.degradation={_target_: esrgan_lit.BsrganDegradatio, scale: 4}"),
-            "did you mean esrgan_lit.BsrganDegradation",
+            "data.degradation._target_=esrgan_lit.BsrganDegradatio cannot be found",
         ),
         (("--draws", 0), "--draws 0 is not positive"),
         (("--scale", 0), "scale 0 is not a positive"),
