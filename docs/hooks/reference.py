@@ -67,22 +67,47 @@ def configuration() -> str:
 
 
 def files_of_conf() -> dict[Path, tuple[str, list[Row]]]:
-    """Return text and rows of every file of conf/, the two whole configurations first.
+    """Return text and rows of every file of conf/, the whole configurations first, experiments last.
 
     What has its meaning in one file has it in those, too, that give it another value.
     """
-    paths = sorted((ROOT / "conf").rglob("*.yaml"), key=lambda path: (path.parent != ROOT / "conf", path))
+    folders = {"": 0, "experiment": 2, "benchmark": 2, "protocol": 2}  # experiments set what others define
+    paths = sorted(
+        (path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")),
+        key=lambda name: (
+            folders.get("/".join(name.parts[:-1]), 1),
+            name.name != "train.yaml" and not name.parts[1:],
+            name,
+        ),
+    )
     found = {}
-    for path in paths:
-        name, text = path.relative_to(ROOT / "conf"), path.read_text(encoding="utf-8")
+    for name in paths:
+        text = (ROOT / "conf" / name).read_text(encoding="utf-8")
         package = re.search(r"^# @package (\S+)$", text, re.MULTILINE)
         found[name] = text, list(rows_of(text, package[1] if package else ".".join(name.parent.parts)))
-    known = {row.key: row for _, rows in reversed(found.values()) for row in rows if row.meaning}
+    every = [row for _, rows in reversed(found.values()) for row in rows]
+    known = {row.key: row for row in every if row.meaning}
+    takers = {row.key: row.default.strip("`") for row in every if not row.taker and "." in row.default}
     for _, rows in found.values():
-        for index, row in enumerate(rows):
-            if not row.meaning and row.key in known:
-                rows[index] = row._replace(meaning=known[row.key].meaning, taker=known[row.key].taker)
+        rows[:] = [row if row.meaning else _elsewhere_in_conf(row, known, takers) for row in rows]
     return found
+
+
+def _elsewhere_in_conf(row: Row, known: dict[str, Row], takers: dict[str, str]) -> Row:
+    """Return a row with the meaning that another file gives its key, its part's class, or the mapping that it is in.
+
+    Args:
+        row: without a meaning.
+        known: the rows that have one, by key.
+        takers: the classes that files name, by the key of their part.
+    """
+    part, _, name = row.key.strip("`").rpartition(".")
+    taker = takers.get(f"`{part}`")
+    if row.key in known:
+        return row._replace(meaning=known[row.key].meaning, taker=known[row.key].taker)
+    if said := _argument(taker, name):
+        return row._replace(meaning=said, taker=f"`{taker}`")
+    return row._replace(meaning=f"part of `{part}`: {known[f'`{part}`'].meaning}") if f"`{part}`" in known else row
 
 
 def _head(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The photographs of the quickstart: the color ones that scikit-image's wheel carries."""
+"""The photographs of the quickstart, which scikit-image's wheel carries."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,11 +15,22 @@ SPLITS = {
         "retina.jpg",
         "rocket.jpg",
     ),
+    # For a GAN stage: without smooth subjects, and with gray photographs of nothing but texture.
+    "textured": (
+        "astronaut.png",
+        "motorcycle_left.png",
+        "motorcycle_right.png",
+        "rocket.jpg",
+        "brick.png",
+        "grass.png",
+        "gravel.png",
+        "ihc.png",
+    ),
     "held_out": ("chelsea.png", "coffee.png"),
 }
 
 
-def photographs(split: Literal["train", "held_out"]) -> list[str]:
+def photographs(split: Literal["train", "textured", "held_out"]) -> list[str]:
     """Return the paths of the photographs of one side of the split; the held-out ones are never trained on.
 
     Raises:
