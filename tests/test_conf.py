@@ -13,7 +13,7 @@ from PIL import Image
 
 from conftest import is_gan, make_photograph
 from esrgan_lit import RRDBNet, load_generator
-from esrgan_lit.training.trainer import KEYS, prepare, train
+from esrgan_lit.training.trainer import KEYS, normalize, prepare, train
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -150,6 +150,43 @@ def test_stage_2_has_the_papers_numbers(generator: str) -> None:
     assert (config.stage.adversarial.halved, config.stage.adversarial.detach_means) == (True, False)
     assert config.stage.discriminator.crop == 128
     assert config.stage.ema_decay == 0.999
+
+
+@pytest.mark.parametrize("scale", [4, 2])
+def test_real_esrgan_has_its_released_options(scale: int) -> None:
+    """Real-ESRGAN's options/train_realesrnet_x4plus.yml and train_realesrgan_x4plus.yml, and those of ×2."""
+    suffix = "" if scale == 4 else "_x2"
+    first, second = composed(f"realesrnet_rrdb23{suffix}"), composed(f"realesrgan_rrdb23{suffix}")
+    for config, rate, steps in ((first, 2e-4, 1_000_000), (second, 1e-4, 400_000)):
+        assert (config.scale, config.crop, config.data.batch, config.trainer.max_steps) == (scale, 256, 12, steps)
+        assert config.data.degradation._target_.endswith("RealEsrganDegradation")
+        assert (config.stage.optimizer.lr, list(config.stage.optimizer.betas)) == (rate, [0.9, 0.99])
+        assert (config.stage.scheduler, config.stage.ema_decay) == (None, 0.999)
+        assert config.generator.get("unshuffle", 1) == (1 if scale == 4 else 2)
+    assert (list(first.stage.sharpened), first.stage.losses.pixel._target_) == (["pixel"], "torch.nn.L1Loss")
+    stage = second.stage
+    assert stage.loss_weights == {"pixel": 1, "perceptual": 1, "adversarial": 0.1}
+    assert stage.perceptual.layer == {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1, "conv4_4": 1, "conv5_4": 1}
+    assert (list(stage.sharpened), stage.perceptual.before_activation) == (["pixel", "perceptual"], True)
+    assert stage.adversarial._target_.endswith("StandardLoss")
+    assert stage.discriminator == {"_target_": "esrgan_lit.UNetDiscriminator", "width": 64, "channels": 3}
+    assert stage.discriminator_optimizer == stage.optimizer
+    assert stage.discriminator_scheduler is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "start"),
+    [
+        ([], "esrgan_x4"),
+        (["degradation=realesrgan"], "realesrgan_x4plus"),
+        (["degradation=light"], "realesrgan_x4plus"),
+        (["degradation=realesrgan", "stage.start_from=mine.pth"], "mine.pth"),
+    ],
+)
+def test_finetuning_starts_from_the_release_that_suits_its_pairs(overrides: list[str], start: str) -> None:
+    config = composed("finetune", "data.train=[x]", *overrides)
+    normalize(config)
+    assert config.stage.start_from == start
 
 
 def test_the_papers_generator_and_data() -> None:

@@ -296,3 +296,16 @@ def test_another_scale_starts_from_what_fits(
     assert all(key in made or key in message for key in trained.state_dict())
     with pytest.raises(WeightsError, match="blocks is 1 in the file and 2 here"):
         PsnrStage(kind(scale, blocks=2, width=8), start_from=tmp_path / "x4.safetensors")
+
+
+@pytest.mark.parametrize(("scale", "unshuffle"), [(2, 2), (1, 4)])
+def test_a_network_of_unshuffled_pixels_starts_from_all_but_the_first_layer(
+    scale: int, unshuffle: int, tmp_path: Path
+) -> None:
+    """As Real-ESRGAN's ×2 does from its ×4."""
+    trained = RRDBNet(4, blocks=1, width=8)
+    save_generator(trained, tmp_path / "x4.safetensors")
+    made = PsnrStage(RRDBNet(scale, blocks=1, width=8, unshuffle=unshuffle), start_from=tmp_path / "x4.safetensors")
+    theirs = trained.state_dict()
+    fresh = [key for key, value in made.generator.state_dict().items() if not torch.equal(value, theirs[key])]
+    assert fresh == ["conv_first.weight"]

@@ -52,7 +52,7 @@ def load_generator(source: str | Path, ema: bool = True, scale: int | None = Non
 def load_weights_into(generator: Generator, source: str | Path) -> None:
     """Load weights (averaged ones where there are) from what :func:`load_generator` takes into a generator.
 
-    From a network of another scale, and otherwise the same, what fits is taken; a warning names the rest.
+    From a network of another scale or unshuffling, else the same, what fits is taken; a warning names the rest.
 
     Raises:
         WeightsError: when the architectures differ, naming what differs.
@@ -61,7 +61,7 @@ def load_weights_into(generator: Generator, source: str | Path) -> None:
     if generator.scale == 3 and weights.network.scale == 2:
         weights = read_weights(source, scale=3)  # shapes alone may leave that open
     differences = differing_fields(weights.architecture, generator.architecture)
-    if [key for key, _, _ in differences] == ["scale"]:
+    if differences and {key for key, _, _ in differences} <= {"scale", "unshuffle"}:
         _fill_what_fits(generator, weights, source)
         return
     if differences:
