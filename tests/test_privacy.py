@@ -96,12 +96,15 @@ def test_reports_and_evaluations_name_no_home(home: Path, checkpoint: Path, tmp_
 
 def test_weights_and_cards_name_no_home(home: Path, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    export_main([str(checkpoint), "-o", str(out / "x.safetensors")])
+    photograph = str(next((home / "photos").iterdir()))
+    entry = ["--openmodeldb", "--address", "https://example.org", "--pictures", photograph]
+    export_main([str(checkpoint), "-o", str(out / "x.safetensors"), *entry])
+    assert '"dataset": "~/photos"' in (out / "4x-x.json").read_text(encoding="utf-8")
     interpolate_main([str(checkpoint), str(checkpoint), "--alpha", "0.5", "-o", str(out / "blend.safetensors")])
     generator = load_generator(checkpoint)
     generator.save_pretrained(out / "hub")
     assert generator.metadata["training_data"] == "~/photos"
-    assert_private(out, least=5)
+    assert_private(out, least=8)
 
 
 @pytest.mark.slow

@@ -149,6 +149,28 @@ def test_the_report_of_a_sweep(tmp_path: Path) -> None:
     assert [job.count("<svg") for job in jobs[1:]] == [4, 4, 4, 0, 4]
 
 
+def test_figures_over_seeds_are_mean_and_sample_deviation(tmp_path: Path) -> None:
+    lasts: dict[float, list[float]] = {0.1: [], 0.2: []}
+    for number, (weight, seed, steps) in enumerate([(0.1, 0, STEPS), (0.1, 1, STEPS), (0.2, 0, STEPS), (0.2, 1, 100)]):
+        folder = tmp_path / str(number)
+        figures = write_run(folder, weight + seed / 1000, steps)  # its own figures
+        (folder / ".hydra" / "overrides.yaml").write_text(f"- stage.loss_weights.adversarial={weight}\n- seed={seed}\n")
+        if steps == STEPS:
+            lasts[weight].append(float(figures["psnr_y"][-1]))
+    (tmp_path / "multirun.yaml").write_text("hydra: {}\n")
+    write_report([tmp_path], tmp_path)
+    lines = (tmp_path / "summary.md").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "| stage.loss_weights.adversarial | seeds | last/psnr_y |"
+    mean, spread = np.mean(lasts[0.1]), np.std(lasts[0.1], ddof=1)
+    row = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert row[:2] == ["0.1", "2"]
+    shown = [float(part) for part in row[2].split(" ± ")]
+    assert shown == pytest.approx([mean, spread], rel=0.05)
+    assert [cell.strip() for cell in lines[3].strip("|").split("|")] == ["0.2", "1", f"{lasts[0.2][0]:.4g}"]
+    assert "| job |" in "\n".join(lines)  # every job beside it
+    assert "Over seeds" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_runs_of_different_folders_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [tmp_path / name for name in ("a", "b")]
     for weight, folder in zip((0.1, 0.2), folders, strict=True):

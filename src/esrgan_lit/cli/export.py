@@ -34,10 +34,23 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--training-data", help="for the file's metadata, where the checkpoint does not say it")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     add_import_option(parser)
+    catalogue = parser.add_argument_group("OpenModelDB, the community's catalogue")
+    catalogue.add_argument("--openmodeldb", action="store_true", help="write its entry as well, SCALEx-NAME.json")
+    catalogue.add_argument("--name", default="", help="of the network (default: the file's)")
+    catalogue.add_argument("--author", action="append", default=[], help="by the catalogue's name; may be repeated")
+    catalogue.add_argument("--tag", action="append", default=[], help="of the catalogue's, such as photo; repeatable")
+    catalogue.add_argument("--description", default="", help="for whom it is and what it does, as Markdown")
+    catalogue.add_argument("--date", default="", help="of publication, YYYY-MM-DD")
+    catalogue.add_argument("--address", default="", help="of the folder in which the files will lie, https://…/")
+    catalogue.add_argument(
+        "--pictures", nargs="+", default=[], metavar="PICTURE", help="low-resolution ones to show beside their outputs"
+    )
     options = parser.parse_args(arguments)
 
+    from esrgan_lit.images.listing import list_images
     from esrgan_lit.weights.export import export_generator, files_of
     from esrgan_lit.weights.load import load_generator
+    from esrgan_lit.weights.openmodeldb import About, files_of_entry, write_entry
     from esrgan_lit.weights.runtimes import ExportError, Settings
 
     if options.licence:
@@ -49,7 +62,19 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
         if options.output.suffix in TARGET_SUFFIXES:  # other names are refused below
             refuse_existing(files_of(options.output), options.overwrite)
         generator = load_generator(options.checkpoint, not options.without_ema, options.scale)
+        generator.metadata |= metadata
+        about = About(
+            *(options.name, options.author, options.tag, options.description, options.date, options.address),
+            pictures=options.pictures,
+        )
+        if not options.openmodeldb and about != About():
+            raise ValueError("what is said for OpenModelDB's entry goes with --openmodeldb; give that, too")
+        if options.pictures:
+            list_images(options.pictures, "--pictures")
+        if options.openmodeldb:
+            refuse_existing(files_of_entry(generator, options.output, about), options.overwrite)
         exported = export_generator(generator, options.output, settings)
+        written, missing = write_entry(generator, options.output, about) if options.openmodeldb else ([], [])
     except (ValueError, OSError, ImportError, ExportError, MemoryError) as error:
         sys.exit(f"esrgan-export: {error}")
     except KeyboardInterrupt:
@@ -58,6 +83,9 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
     print(", ".join(map(str, exported.files)))
     sizes = ", ".join(f"{height}×{width}: {value:.2g}" for (height, width), value in exported.differences.items())
     print(f"largest difference from PyTorch (outputs are 0 … 1) at {sizes}")
+    print("".join(f"{path}\n" for path in written), end="")
+    if missing:
+        print(f"left out of {written[0]}, since nothing says it: {', '.join(missing)}")
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -60,8 +60,9 @@ class TestSet(NamedTuple):
         """Say where its low-resolution images come from, for the protocol."""
         folders = {case.low_res.parent: None for case in self.cases if case.low_res is not None}
         if folders:
-            several = f", {len(folders)} degradations of each ground truth" if len(folders) > 1 else ""
-            return f"low-resolution images given in {', '.join(map(str, folders))}{several}"
+            first, *others = folders
+            several = f" and {len(others)} more folders: as many degradations of each ground truth" if others else ""
+            return f"low-resolution images given in {first}{several}"
         made = self.degradation
         return f"low-resolution images made as MATLAB's imresize(…, 1/{made.scale}) does ({made.form}, {made.boundary})"
 

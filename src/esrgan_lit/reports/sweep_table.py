@@ -1,6 +1,7 @@
 """Runs side by side: a table of what they vary and reach, and a picture of it."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from esrgan_lit.reports.plots import plain, pyplot, save_figure, svg_of
 from esrgan_lit.reports.runs import Run, differing
 from esrgan_lit.reports.tables import Column, Table, Value, one_line
 
+SEED = "seed"  # the override over whose values the mean is taken
 KINDS = ("best", "loss", "last")  # of figures, as the tables have them in order
 # What an axis of figures spans at least, as a share of their size: runs that differ by their seed alone differ by less,
 # and drawn from the bottom to the top their noise would look like a result. Terms on training data spread wider.
 _LEAST_SPAN, _LEAST_SPAN_OF_TERMS = 0.01, 0.1
 _GAP = 0.034  # between names beside the picture, of its height at its least
 _LONGEST = 160  # of a failure in the table
+SEEDS_LEGEND = "Figures of the last validation, mean ± sample standard deviation over the seeds of complete runs."
 LEGEND = (
     "`best/` and `last/`: metrics of the best (as `best.ckpt` is) and of the last validation. `loss/`: raw, unweighted "
     "terms on the training data, means over the last tenth of the log."
@@ -31,6 +34,8 @@ class Summary:
 
     Attributes:
         table: None where a run has no value.
+        over_seeds: mean and spread over seeds, a row for each choice of the other overrides; None where no choice has
+            several complete runs that differ by ``seed`` alone.
         varied: the columns that are overrides.
         measured: the columns that are figures.
     """
@@ -47,6 +52,38 @@ class Summary:
             figures = [run.figures.get(key) for key in self.measured]
             rows.append([name, *(_number(run.overrides.get(key)) for key in self.varied), state, *figures])
         self.table = Table([Column(title) for title in ("job", *self.varied, "state", *self.measured)], rows)
+        self.over_seeds = _average_over_seeds(self.varied, runs)
+
+
+def _average_over_seeds(varied: Sequence[str], runs: Sequence[Run]) -> Table | None:
+    """Return the figures of the last validation, after an equal number of iterations, as mean ± spread over seeds."""
+    others = [key for key in varied if key != SEED]
+    groups: dict[tuple[str | None, ...], dict[str | None, dict[str, float]]] = {}
+    for run in runs:
+        if run.state == "complete":
+            choice = tuple(run.overrides.get(key) for key in others)
+            groups.setdefault(choice, {})[run.overrides.get(SEED)] = run.figures
+    if SEED not in varied or max(map(len, groups.values()), default=0) < 2:
+        return None
+    names = dict.fromkeys(name for of_seed in groups.values() for figures in of_seed.values() for name in figures)
+    last = [name for name in names if name.startswith("last/")]
+    rows: list[list[Value]] = []
+    for choice, of_seed in groups.items():
+        found = [[figures[name] for figures in of_seed.values() if name in figures] for name in last]
+        rows.append([*choice, len(of_seed), *map(_mean_and_spread, found)])
+    return Table([Column(title) for title in (*others, "seeds", *last)], rows)
+
+
+def _mean_and_spread(values: Sequence[float]) -> str | None:
+    """Return the mean and the sample standard deviation, to two digits of the latter; of one value it alone."""
+    if not values:
+        return None
+    mean = math.fsum(values) / len(values)
+    spread = statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else 0.0
+    if not spread:
+        return f"{mean:.4g}" + " ± 0" * (len(values) > 1)
+    digits = max(0, 1 - math.floor(math.log10(spread)))
+    return f"{mean:.{digits}f} ± {spread:.{digits}f}"
 
 
 def draw_parallel_coordinates(summary: Summary, path: Path) -> str:

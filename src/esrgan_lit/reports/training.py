@@ -15,7 +15,7 @@ from esrgan_lit.reports.curves import Chart, charts_of_all, charts_of_run
 from esrgan_lit.reports.html import image_address, write_page
 from esrgan_lit.reports.plots import pyplot
 from esrgan_lit.reports.runs import Run, open_runs
-from esrgan_lit.reports.sweep_table import LEGEND, Summary, draw_parallel_coordinates
+from esrgan_lit.reports.sweep_table import LEGEND, SEEDS_LEGEND, Summary, draw_parallel_coordinates
 from esrgan_lit.reports.tables import Column, Table
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ def write_report(folders: Sequence[Path], output: Path, megabytes: float = 30) -
     if is_sweep:
         summary = Summary(names, runs)
         write_text(output / "summary.csv", anonymous(summary.table.csv()))
-        write_text(output / "summary.md", anonymous(f"{summary.table.markdown()}\n{LEGEND}\n"))
+        averaged = f"{summary.over_seeds.markdown()}\n{SEEDS_LEGEND}\n\n" if summary.over_seeds else ""
+        write_text(output / "summary.md", anonymous(f"{averaged}{summary.table.markdown()}\n{LEGEND}\n"))
         written += [output / "summary.csv", output / "summary.md"]
         try:
             picture = draw_parallel_coordinates(summary, output / "summary.png")
@@ -70,6 +71,8 @@ def write_report(folders: Sequence[Path], output: Path, megabytes: float = 30) -
         title=title,
         remark=remark,
         summary=summary and summary.table,
+        over_seeds=summary and summary.over_seeds,
+        seeds_legend=SEEDS_LEGEND,
         legend=LEGEND.replace("`", ""),
         picture=picture,
         all_charts=all_charts,

@@ -1,5 +1,6 @@
 """What files of weights say of themselves: training data, iterations, figures, license."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,23 @@ def _encodable(text: str) -> str:
     return text.encode(errors="replace").decode()  # pickles may hold halves of characters, and headers may not
 
 
+def _describe_pairs(config: Mapping[Any, Any]) -> dict[str, str]:
+    """Return how the low resolution was made, and how large crops and batches were; what is not plain stays unsaid."""
+    data, trainer, said = config.get("data"), config.get("trainer"), {}
+    if isinstance(data, Mapping) and "degradation" in data:
+        made = data["degradation"]
+        target = made.get("_target_") if isinstance(made, Mapping) else None
+        name = "MATLAB's bicubic" if made is None else target.rpartition(".")[2] if isinstance(target, str) else ""
+        said["degradation"] = {"GivenPairs": "given pairs"}.get(name, name)
+    if isinstance(data, Mapping) and isinstance(trainer, Mapping):
+        counts = data.get("batch"), trainer.get("devices"), trainer.get("num_nodes", 1)
+        if all(isinstance(count, int) and count > 0 for count in counts):
+            said["batch"] = str(math.prod(counts))
+        if isinstance(crop := data.get("crop"), int):
+            said["crop"] = str(crop)
+    return {key: value for key, value in said.items() if value}
+
+
 def _describe_training(checkpoint: Mapping[Any, Any], measured: bool) -> dict[str, str]:
     """Return what a training checkpoint of this library says of itself: no whole paths, its own iteration's figures."""
     config, steps = checkpoint["config"], checkpoint["global_step"]
@@ -42,6 +60,7 @@ def _describe_training(checkpoint: Mapping[Any, Any], measured: bool) -> dict[st
             if isinstance(source, str | Mapping)
         ]
         metadata["training_data"] = ", ".join(dict.fromkeys(named))
+    metadata |= _describe_pairs(config)
     figures = checkpoint.get("figures")
     if measured and isinstance(figures, Mapping) and figures and checkpoint.get("validated_at") == steps:
         metadata["metrics"] = ", ".join(f"{shown(name)} {shown(value)}" for name, value in figures.items())
