@@ -123,7 +123,8 @@ def _shard_of(environment: Mapping[str, str]) -> Shard | None:
     return Shard(place + 1, count)
 
 
-def _bytes(text: str) -> int:
+def bytes_of(text: str) -> int:
+    """Read an amount of memory such as 8G, for argparse."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if not match:
         raise argparse.ArgumentTypeError(f"{text} is no amount of memory; use for example 8G or 500M")
@@ -213,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         "--merge", action="store_true", help="check that all shards are done, and make one record of theirs"
     )
     machine.add_argument("--compile", action="store_true", help="compile with Inductor (torch; takes a minute first)")
-    machine.add_argument("--max-memory", type=_bytes, help="what the process may take, for example 8G")
+    machine.add_argument("--max-memory", type=bytes_of, help="what the process may take, for example 8G")
     machine.add_argument("--tile", type=int, help="largest side of tiles (default: no tiles unless memory needs them)")
     machine.add_argument("--overlap", type=int, default=OVERLAP, help="of tiles on each side, in input pixels")
     return parser
