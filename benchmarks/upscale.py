@@ -4,6 +4,7 @@
     python benchmarks/upscale.py --weights FILE --memory             # peak memory of fresh processes
     python benchmarks/upscale.py --weights FILE --seams PHOTOGRAPH…  # what tiles change, by overlap
     python benchmarks/upscale.py --weights FILE --strips PHOTOGRAPH… # what strips change: nothing
+    python benchmarks/upscale.py --device cuda                       # frames a second: 480×640, 720² and 1080p (×2)
 
 The rival of the speed table is spandrel's eager model (`pip install '.[test]'`). Each takes turns with it, because a
 busy machine is noisy; times are medians. ``esrgan_lit …`` goes from 8-bit pixels to 8-bit pixels, and ``auto`` marks
@@ -27,20 +28,25 @@ import numpy as np
 import torch
 from PIL import Image
 
-from esrgan_lit import load_generator
+from esrgan_lit import RRDBNet, load_generator
 from esrgan_lit.images.levels import to_image
 from esrgan_lit.inference import winograd
 from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.networks.generator import Generator
 
 MIB = 2**20
+FRAMES = ["480x640@4", "720x720@4", "1080x1920@2"]
 INSTALLED = ["torch", "winograd"] if winograd.available() else ["torch"]
 
 
 def main() -> None:
     """Measure what the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--device", help="frames a second there, of networks as initialized: speed asks for no more")
+    parser.add_argument("--frames", nargs="+", default=FRAMES, metavar="HEIGHTxWIDTH@SCALE", help="with --device")
+    parser.add_argument("--blocks", type=int, default=23, help="with --device")
+    parser.add_argument("--compile", action="store_true", help="with --device: a row with Inductor, too")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--engines", nargs="+", default=INSTALLED, choices=["torch", "winograd"])
@@ -53,7 +59,11 @@ def main() -> None:
     parser.add_argument("--overlaps", type=int, nargs="+", default=[8, 10, 16, 32, 64])
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # a fresh process of --memory
     options = parser.parse_args()
-    if options.one:
+    if options.device:
+        frames_table(options)
+    elif not options.weights:
+        parser.error("--weights FILE is missing")
+    elif options.one:
         measure_memory(options.weights, *options.one, options.max_memory)
     elif options.memory:
         memory_table(options)
@@ -94,6 +104,47 @@ def speed_table(options: argparse.Namespace) -> None:
                 print(f"| {' | '.join(cells)} |", flush=True)
                 run = upscaler = None
                 gc.collect()
+
+
+def frames_table(options: argparse.Namespace) -> None:
+    """Print frames a second from 8-bit pixels to 8-bit pixels, in turns with spandrel's model in the same precision.
+
+    Both are channels last, in fp16 on CUDA and in fp32 elsewhere; ×2 unshuffles pixels, as the released network does.
+    """
+    import spandrel
+
+    device = torch.device(options.device)
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(
+        f"{device} ({name}), {dtype}, torch {torch.__version__}, {options.blocks} blocks, median of {options.repeats}"
+    )
+    print("| frame | what | frames/s | spandrel, frames/s | × spandrel |\n|---|---|---:|---:|---:|", flush=True)
+    for frame in options.frames:
+        height, width, scale = map(int, re.split("[x@]", frame))
+        generator = RRDBNet(scale, options.blocks, unshuffle=2 if scale == 2 else 1)
+        theirs = spandrel.ModelLoader().load_from_state_dict(generator.state_dict()).model.eval()
+        theirs = theirs.to(device, dtype, memory_format=torch.channels_last)
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+        @torch.inference_mode()
+        def eager(pixels: np.ndarray = pixels, theirs: torch.nn.Module = theirs) -> np.ndarray:
+            low_res = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].to(dtype) / 255
+            large = theirs(low_res.contiguous(memory_format=torch.channels_last))[0].permute(1, 2, 0)
+            return (large.clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+        for compiled in (False, True)[: 1 + options.compile]:
+            run = partial(Upscaler(generator, "auto" if not compiled else "torch", device, compiled=compiled), pixels)
+            run(), eager()
+            pairs = [(timed(run), timed(eager)) for _ in range(options.repeats)]
+            ours, others = (1 / statistics.median(column) for column in zip(*pairs, strict=True))
+            cells = [
+                f"{height}×{width} ×{scale}",
+                "esrgan_lit" + " compiled" * compiled,
+                f"{ours:.2f}",
+                f"{others:.2f}",
+            ]
+            print(f"| {' | '.join(cells)} | {ours / others:.2f} |", flush=True)
 
 
 def timed(run: Callable[[], object]) -> float:

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from conftest import assert_same_levels, make_photograph
 from esrgan_lit import RRDBNet, SRResNet, imresize, load_generator, upscale
 from esrgan_lit.images.levels import to_batch
-from esrgan_lit.inference import winograd
+from esrgan_lit.inference import strips, winograd
 from esrgan_lit.inference.back_projection import back_project
-from esrgan_lit.inference.choices import ENGINES
+from esrgan_lit.inference.choices import ENGINES, Precision
 from esrgan_lit.inference.engines import TorchEngine
 from esrgan_lit.inference.memory import Plan, free_memory
 from esrgan_lit.inference.pixels import resized
+from esrgan_lit.inference.strips import NotFiniteError
 from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.networks.generator import Generator
 
@@ -86,6 +87,23 @@ def test_strips_give_the_values_of_the_whole_image(
     whole = floats(upscaler, image)
     monkeypatch.setattr(upscaler, "_plan", lambda height, width, budget: Plan(*rows, 0))
     torch.testing.assert_close(floats(upscaler, image), whole, rtol=0, atol=2e-6 * float(whole.abs().max()))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_strips_that_arrive_while_the_next_is_computed_are_the_same(
+    precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order that GPUs work in, on the CPU; their copies need a GPU."""
+    generator, image = rough(RRDBNet(4, 1, 8, 4)), make_photograph(41, 23, 0)
+    upscaler = Upscaler(generator, "torch", "cpu", precision)
+    monkeypatch.setattr(upscaler, "_plan", lambda height, width, budget: Plan(100, 8, 0))
+    one_by_one = upscaler(image)
+    monkeypatch.setitem(strips._AHEAD, "cpu", 1)
+    assert np.array_equal(upscaler(image), one_by_one)
+    assert upscaler.fallbacks == 0
+    monkeypatch.setattr(strips._Leaving, "arrived", lambda self: (_ for _ in ()).throw(NotFiniteError))
+    with pytest.raises(ValueError, match="not finite"):
+        upscaler(image)
 
 
 def test_real_weights_in_strips(real_weights: Path, testsets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

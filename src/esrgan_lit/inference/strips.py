@@ -1,6 +1,7 @@
 """A generator on some rows of an image at a time, with the values of running it on all of them."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -14,6 +15,10 @@ Progress = Callable[[float], object]
 
 # Smaller images go through all blocks as one program, which saves a little; larger ones show their progress.
 _ONE_PART_PIXELS = 512**2
+
+
+# Strips that are computed while one is copied: kernels of a GPU run by themselves. A CPU would only hold more memory.
+_AHEAD = {"cuda": 1}
 
 
 class NotFiniteError(ArithmeticError):
@@ -69,6 +74,7 @@ def compute(
     run = strips = None
     tail, margin = frugal(engine.tail()), generator.tail_reach
     rows = _even_rows(height, plan.tail_rows)
+    enlarged, leaving = step * generator.scale, deque[_Leaving]()
     for start in range(0, height, rows):
         end = min(start + rows, height)
         above, below = max(0, start - margin), min(height, end + margin)
@@ -76,11 +82,50 @@ def compute(
         image = tail(features[:, :, above:below], engine.head(low_res.to(engine.dtype))).float()
         skip = generator.image_skip(low_res)
         image = image if skip is None else image + skip
-        if not image.isfinite().all():
-            raise NotFiniteError
-        enlarged = step * generator.scale
-        yield start * enlarged, image[0, :, (start - above) * enlarged : (end - above) * enlarged].cpu()
+        own = image[0, :, (start - above) * enlarged : (end - above) * enlarged]
+        leaving.append(_Leaving(start * enlarged, own, image.isfinite().all()))
+        while len(leaving) > (_AHEAD.get(engine.device.type, 0) if end < height else 0):
+            yield leaving.popleft().arrived()
         progress((1 - in_trunk) * (end - start) / height)
+
+
+class _Leaving:
+    """A strip on its way to the CPU.
+
+    A GPU copies it to pinned memory on a stream of its own, while it computes the next strip and the CPU writes the one
+    before.
+
+    Args:
+        first: its first row.
+        image: (channels, rows, width).
+        finite: whether all values of the tile's strip are.
+    """
+
+    def __init__(self, first: int, image: Tensor, finite: Tensor) -> None:
+        self._first, self._image, self._finite = first, image, finite
+        self._copied: torch.cuda.Event | None = None
+        if image.device.type == "cuda":
+            rows = image.permute(1, 2, 0).contiguous()  # of pixels, as they are written
+            beside, self._copied = torch.cuda.Stream(image.device), torch.cuda.Event()
+            beside.wait_stream(torch.cuda.current_stream(image.device))
+            with torch.cuda.stream(beside):
+                self._image = _pinned(rows, beside).permute(2, 0, 1)
+                self._finite = _pinned(finite, beside)
+            self._copied.record(beside)
+
+    def arrived(self) -> tuple[int, Tensor]:
+        """Wait for it; return its first row and its values, on the CPU."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        if not self._finite:
+            raise NotFiniteError
+        return self._first, self._image.cpu()
+
+
+def _pinned(values: Tensor, stream: torch.cuda.Stream) -> Tensor:
+    """Begin a copy to pinned memory on a stream; the values' own memory is not used again before it has ended."""
+    values.record_stream(stream)
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
 
 
 def _as_it_is(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
