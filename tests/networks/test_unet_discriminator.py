@@ -111,10 +111,11 @@ def gan_stage(discriminator: nn.Module, adversarial: Any, **more: Any) -> GanSta
     )
 
 
-def fit(stage: L.LightningModule, steps: int, **options: Any) -> None:
+def fit(stage: L.LightningModule, steps: int) -> L.Trainer:
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = L.Trainer(accelerator="cpu", precision="64-true", max_steps=steps, **quiet, **options)
+    trainer = L.Trainer(accelerator="cpu", precision="64-true", max_steps=steps, **quiet)
     trainer.fit(stage, DataLoader(pairs(steps), batch_size=None))
+    return trainer
 
 
 def test_it_has_the_published_number_of_parameters() -> None:
@@ -147,6 +148,41 @@ def test_gan_steps_equal_a_plain_loops(kind: str, steps: int) -> None:
     for made, wanted in ((stage.generator, generator), (stage.discriminator, reference)):
         for key, value in wanted.state_dict().items():
             torch.testing.assert_close(made.state_dict()[key], value, rtol=0, atol=1e-10, msg=key)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*defined a `validation_step`", "ignore:.*many workers")
+def test_trained_alone_it_equals_a_plain_loop_of_its_own(tmp_path: Path) -> None:
+    ours, reference = unet_and_reference()
+    stage = gan_stage(ours, StandardLoss(), discriminator_warmup=3)
+    generator = copy.deepcopy(stage.generator).double()
+    adam = ADAM(reference.parameters())
+    for low_res, high_res in pairs(3):
+        with torch.no_grad():
+            fake = generator(low_res)
+        adam.zero_grad()
+        (bce(reference(high_res), 1) + bce(reference(fake), 0)).backward()
+        adam.step()
+    trainer = fit(stage, 3)
+    for key, value in reference.state_dict().items():
+        torch.testing.assert_close(stage.discriminator.state_dict()[key], value, rtol=0, atol=1e-10, msg=key)
+    trainer.save_checkpoint(tmp_path / "python.ckpt", weights_only=False)  # which holds no configuration
+    again = GanStage.load_from_checkpoint(tmp_path / "python.ckpt")
+    assert torch.equal(again.discriminator.conv8.weight_v, stage.discriminator.conv8.weight_v.float())
+
+
+@pytest.mark.slow
+def test_compiled_in_one_graph_it_is_the_same() -> None:
+    ours = unet_and_reference()[0]
+    plain = copy.deepcopy(ours)
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        x = torch.rand(1, 3, 16, 16).double()
+        results = []
+        for network, run in ((ours, compiled), (plain, plain)):
+            logits = run(x)
+            results.append([logits, *torch.autograd.grad(logits.sin().sum(), list(network.parameters()))])
+        torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(ours.conv3.weight_u, plain.conv3.weight_u, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (37, 50), (15, 24)])

@@ -153,8 +153,9 @@ class GanStage(Stage):
         if start_from is None:
             raise ValueError(
                 "stage.start_from is not set: the GAN stage fine-tunes a generator of the PSNR stage. Train one with "
-                "`esrgan-train +experiment=psnr_rrdb23` (psnr_… for another generator) and give its checkpoint, "
-                "stage.start_from=runs/…/checkpoints/best.ckpt; or stage.start_from=scratch to go without "
+                "`esrgan-train +experiment=psnr_rrdb23` (psnr_… for another generator, realesrnet_… for real-world "
+                "pairs) and give its checkpoint, stage.start_from=runs/…/checkpoints/best.ckpt; or "
+                "stage.start_from=scratch to go without "
                 '(in Python: start_from="scratch" takes the generator as it is)'
             )
         if not isinstance(discriminator_warmup, int) or discriminator_warmup < 0:
@@ -233,7 +234,7 @@ class GanStage(Stage):
 
     def _logits(self, output: Tensor, target: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return what the generator's loss takes, and the discriminator's: logits of real and fake, and their means."""
-        if not self.judged_anew:
+        if not (self.judged_anew and output.requires_grad):  # the generator's own update needs none where it stays
             real, fake = self.discriminator(target), self.discriminator(output)
             logits = real, fake, *self._means(real, fake)
             return logits, logits
