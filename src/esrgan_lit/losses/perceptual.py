@@ -94,7 +94,7 @@ class PerceptualLoss(FrozenNetwork):
         """
         names = {index: name for name, index in vgg_layers(self.network).items()}
         maps = (image - self.mean) / self.std
-        for index, module in enumerate(self._frozen[0]):
+        for index, module in enumerate(cast(nn.Sequential, self._frozen[0])):
             # Not the network's own ReLU, which would overwrite what was given out.
             maps = F.relu(maps) if isinstance(module, nn.ReLU) else module(maps)
             if index in names:

@@ -15,7 +15,7 @@ def sees_average(term: nn.Module) -> bool:
     return getattr(term, "sees_average", False)
 
 
-def warn_of_own_metric(losses: Mapping[str, nn.Module], monitor: str) -> None:
+def warn_of_own_metric(losses: nn.ModuleDict, monitor: str) -> None:
     """Warn where checkpoints are ranked by the metric that a term makes better.
 
     Args:
