@@ -109,6 +109,8 @@ def tiny(photograph_folder: Path, tmp_path: Path) -> Callable[[str], list[str]]:
             shrunk += ["stage.perceptual.weights=untrained", *(deep if several else ["stage.perceptual.layer=conv1_2"])]
         if experiment == "gan_pirm":  # NIQE's parameters would have to be downloaded
             shrunk += ["stage.validation.metrics=[psnr_y,rmse]", "trainer.callbacks.best.monitor=val/rmse_bounded"]
+        if "ablation_after" in experiment:  # and LPIPS's
+            shrunk += ["stage.validation.metrics=[psnr_y,ssim_y]"]
         if experiment == "finetune":
             shrunk += [f"data.cache={tmp_path}/packed"]
         return shrunk

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -63,6 +63,28 @@ def test_every_experiment_trains_and_leaves_a_readable_checkpoint(
 )
 def test_the_readmes_overrides_train(configure: Callable[..., DictConfig], overrides: list[str]) -> None:
     assert load_generator(train(configure("gan_rrdb23", *overrides)))
+
+
+@pytest.mark.parametrize("change", sorted(path.stem for path in (CONF / "change").glob("*.yaml")))
+def test_each_change_of_the_ablation_is_that_change_alone(configure: Callable[..., DictConfig], change: str) -> None:
+    keys = {
+        "esrgan": set(),
+        "five_layers": {"stage.perceptual"},
+        "three_layers": {"stage.perceptual"},
+        "unet": {"stage.discriminator"},
+        "ldl": {"stage.losses", "stage.loss_weights"},
+        "gradient": {"stage.losses", "stage.loss_weights"},
+        "vanilla": {"stage.adversarial"},
+    }[change]
+    plain, changed = (
+        cast(dict[str, Any], OmegaConf.to_container(composed("ablation_after", f"change={one}", "data_root=d")))
+        for one in ("esrgan", change)
+    )
+    assert plain.keys() == changed.keys()
+    differing = {key for key in changed["stage"] if changed["stage"][key] != plain["stage"][key]}
+    assert {f"stage.{key}" for key in differing} == keys
+    assert [key for key in changed if changed[key] != plain[key]] == (["stage"] if keys else [])
+    assert load_generator(train(configure("ablation_after", f"change={change}")))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
