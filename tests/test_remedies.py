@@ -32,6 +32,9 @@ NAMED = {
     "metrics.X=FILE": [f"metrics.{name}=FILE" for name in FILES],
     "stage.validation.options.X": [f"stage.validation.options.{name}=FILE" for name in FILES],
     "sets.X": ["+sets={mine: {hr: photos}}"],
+    "sets.X.border": ["sets.RealSR.border"],
+    "sets.X.hr=FOLDER": ["sets.RealSR.hr=FOLDER"],
+    "sets.X.lr=FOLDER": ["sets.RealSR.lr=FOLDER"],
     "generator.X": ["generator.blocks"],
     "stage.X": ["stage.optimizer"],
     "stage.scheduler.mode=X": ["+stage.scheduler.mode=max"],
@@ -99,5 +102,6 @@ def test_hydra_takes_the_remedy(remedy: str) -> None:
     command = "train" if key.lstrip("~+").startswith(TRAIN) else "evaluate"
     owner = "srresnet16" if key == "generator.batch_norm" else "rrdb23"
     experiment = [] if command == "evaluate" or "experiment" in key else [f"+experiment=gan_{owner}"]
+    experiment += ["+benchmark=realsr"] if key.startswith("sets.RealSR") else []
     with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
         compose(command, [*experiment, fill(remedy) if equals or key.startswith("~") else f"{key}=1"])

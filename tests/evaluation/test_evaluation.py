@@ -254,6 +254,8 @@ def test_a_set_that_only_hands_can_lay_out_says_where(name: str, tmp_path: Path)
     hr, lr = tmp_path / "own" / "h", tmp_path / "own" / "l"
     save_image(make_photograph(32, 32, 0), hr / "one.png")
     save_image(make_photograph(8, 8, 0), lr / "one.png")
+    with pytest.raises(ValueError, match=f"{title} is of pairs, and only lr is given"):
+        command.prepare(composed(tmp_path, f"+benchmark={name}", f"sets.{title}.lr={lr}"))
     own = composed(tmp_path, f"+benchmark={name}", f"sets.{title}.hr={hr}", f"sets.{title}.lr={lr}")
     assert command.prepare(own).sets[0].cases[0].low_res == lr / "one.png"
 

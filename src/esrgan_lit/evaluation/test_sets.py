@@ -129,7 +129,7 @@ def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Bicubic, r
     """
     sets = []
     for name, setting in settings.items():
-        if setting.get("layouts") and not setting.get("hr"):
+        if setting.get("layouts"):
             setting = {**setting, **_laid_out(name, setting, Path(root))}
         hr = setting.get("hr") or fetch(setting["catalogue"], root)
         sources = hr if isinstance(hr, list) else [hr]
@@ -157,11 +157,19 @@ def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Bicubic, r
 
 
 def _laid_out(name: str, setting: Mapping[str, Any], root: Path) -> dict[str, str]:
-    """Return the ``hr`` and ``lr`` of the first layout whose folders are there.
+    """Return the ``hr`` and ``lr`` that the user gives, or those of the first layout whose folders are there.
 
     Raises:
-        ValueError: where none is, with what belongs where.
+        ValueError: where none is, with what belongs where; where only one of the two is said.
     """
+    given = {key: str(setting[key]) for key in ("hr", "lr") if setting.get(key)}
+    if given:
+        if len(given) == 1:
+            raise ValueError(
+                f"{name} is of pairs, and only {next(iter(given))} is given; give both: "
+                f"sets.{name}.hr=FOLDER sets.{name}.lr=FOLDER"
+            )
+        return given
     for layout in setting["layouts"]:
         hr, lr = root / layout["hr"], root / layout["lr"]
         if hr.is_dir() and any(path.is_dir() for path in lr.parent.glob(lr.name)):
