@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import shutil
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,20 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from esrgan_lit.cli.upscale_devices import devices_of, enlarge_side_by_side
 from esrgan_lit.cli.upscale_options import FinalSize, parse
 from esrgan_lit.cli.upscale_plan import Job, check_names, name_beside, plan_jobs
-from esrgan_lit.cli.upscale_record import Record, Shard, file_state, shard_records
+from esrgan_lit.cli.upscale_record import Record, Shard, shard_records
+from esrgan_lit.cli.upscale_run import enlarge, make_generator, make_upscaler, output_size, said
 from esrgan_lit.cli.upscale_video import check_no_clip_options, is_clip, upscale_clip
-from esrgan_lit.files import digest, readable_bytes, unfinished_files
-from esrgan_lit.images.formats import SUFFIXES_WITH_ALPHA
+from esrgan_lit.files import digest, unfinished_files
 from esrgan_lit.images.listing import printable
-from esrgan_lit.weights.releases import RELEASES, cache
+from esrgan_lit.weights.releases import RELEASES
 
 if TYPE_CHECKING:
-    from esrgan_lit.inference.upscaler import Upscaler
     from esrgan_lit.networks.generator import Generator
-
-_LEAST_FREE = 2**16  # bytes of a disk on which nothing more is tried
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\nesrgan-upscale: stopped; the same command goes on with the images that are left", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        sys.exit("\n".join(map(printable, f"esrgan-upscale: {_said(error)}".split("\n"))))
+        sys.exit("\n".join(map(printable, f"esrgan-upscale: {said(error)}".split("\n"))))
     finally:
         logging.getLogger("esrgan_lit").removeHandler(lines)
 
@@ -55,25 +53,20 @@ class _Lines(logging.Handler):
         tqdm.write(f"esrgan-upscale: {record.levelname.lower()}: {printable(record.getMessage())}", file=sys.stderr)
 
 
-def _said(error: Exception) -> str:
-    """Return an error's message, and its kind where that is no user's mistake."""
-    if isinstance(error, ValueError | OSError | RuntimeError | MemoryError) and str(error):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
-
-
 def _upscale(options: argparse.Namespace) -> None:
     """Plan, check what can be known, and only then load weights and make the engine ready."""
     generator, clip = None, is_clip(options.inputs)
+    if options.devices is not None:
+        options.devices = devices_of(options.devices)
     if options.output is None:
         if (scale := _known_scale(options)) is None:
-            generator = _generator(options)
+            generator = make_generator(options)
             scale = generator.scale
         kind = Path(options.inputs[0]).suffix[1:] if clip else options.format
         options.output = name_beside(options.inputs[0], scale, kind)
         print(f"output: {printable(options.output)}", file=sys.stderr)
     if clip:
-        upscale_clip(options, lambda: _upscaler(generator or _generator(options), options), _settings_of(options))
+        upscale_clip(options, lambda: make_upscaler(generator or make_generator(options), options), _settings_of(options))
         return
     check_no_clip_options(options)
     shard = None if options.merge or options.shard == (1, 1) else options.shard
@@ -96,16 +89,15 @@ def _upscale(options: argparse.Namespace) -> None:
     sizes = _sizes(todo, faults)
     _check_sizes(todo, sizes, options.outscale, faults)
     if len(faults) < len(todo):
-        generator = generator or _generator(options)
+        generator = generator or make_generator(options)
         _check_sizes(todo, sizes, options.outscale or generator.scale, faults)
     failures = [fault if str(job.source) in fault else f"{job.source}: {fault}" for job, fault in faults.items()]
     todo = [job for job in todo if job not in faults]
     if todo and generator is not None:
         for line in failures:  # now, since the others may take hours
             print(f"esrgan-upscale: {printable(line)}", file=sys.stderr)
-        upscaler = _upscaler(generator, options)
         with record:
-            failures += _run(todo, sizes, upscaler, record, options)
+            failures += _run(todo, sizes, generator, record, options)
     if failures:
         raise ValueError(f"{len(failures)} of {len(jobs)} images failed:\n  " + "\n  ".join(map(printable, failures)))
 
@@ -174,7 +166,7 @@ def _check_sizes(
     for job in jobs:
         if outscale is not None and job not in faults and all(sizes[job.source]):
             try:
-                check_size(job.output, *_output_size(sizes[job.source], outscale))
+                check_size(job.output, *output_size(sizes[job.source], outscale))
             except OSError as error:
                 faults[job] = str(error)
 
@@ -182,66 +174,42 @@ def _check_sizes(
 def _run(
     jobs: Sequence[Job],
     sizes: dict[Path, tuple[int, int]],
-    upscaler: Upscaler,
+    generator: Generator,
     record: Record,
     options: argparse.Namespace,
 ) -> list[str]:
-    """Enlarge one image after the other, and return a line for each that failed."""
+    """Enlarge the images, on one device or on several, and return a line for each that failed."""
     killed = {parent: any(parent.glob(".*.partial*")) for parent in {job.output.parent for job in jobs}}
     for job in jobs:
         for leftover in unfinished_files(job.output) if killed[job.output.parent] else ():
             leftover.unlink(missing_ok=True)  # of a run that was killed
-    height, width = max((sizes[job.source] for job in jobs), key=lambda size: size[0] * size[1])
-    if height:
+    pixels = {job: math.prod(sizes[job.source]) for job in jobs}
+    failures, fallbacks = [], 0
+    upscaler = None if options.devices else make_upscaler(generator, options)
+    if upscaler is not None and any(pixels.values()):
+        height, width = max((sizes[job.source] for job in jobs), key=math.prod)
         needed = upscaler.predicted_bytes(height, width, to_size=options.outscale is not None)
         print(
             f"engine {upscaler.engine.name} on {upscaler.engine.device}; about {needed / 2**20:,.0f} MiB for the "
             f"largest image, {width}×{height}",
             file=sys.stderr,
         )
-    failures = []
-    total = sum(height * width for height, width in (sizes[job.source] for job in jobs))
-    with tqdm(total=total, desc="upscaling", unit="px", unit_scale=True, smoothing=0.1) as bar:
-        for job in jobs:
-            before = bar.n
-            try:
-                _upscale_file(job, upscaler, record, options, bar)
-            except Exception as error:  # whatever a file does, the others are not its matter
-                said = _said(error)
-                failures.append(said if str(job.source) in said else f"{job.source}: {said}")
+    with tqdm(total=sum(pixels.values()), desc="upscaling", unit="px", unit_scale=True, smoothing=0.1) as bar:
+        if upscaler is not None:
+            outcomes = enlarge(iter(jobs), upscaler, record, options, bar.update)
+        else:
+            largest_first = sorted(jobs, key=lambda job: -pixels[job])
+            outcomes = enlarge_side_by_side(largest_first, options.devices, record, options)
+        for outcome in outcomes:
+            if outcome.failure:
+                failures.append(outcome.failure)
                 if len(jobs) > 1:
                     tqdm.write(f"esrgan-upscale: {printable(failures[-1])}", file=sys.stderr)
-            bar.update(sizes[job.source][0] * sizes[job.source][1] - (bar.n - before))  # a failure is dealt with, too
-    if upscaler.fallbacks:
-        print(f"{upscaler.fallbacks} tiles were not finite and were computed again in fp32", file=sys.stderr)
+            bar.update(pixels[outcome.job] - outcome.shown)
+            fallbacks += outcome.fallbacks
+    if fallbacks:
+        print(f"{fallbacks} tiles were not finite and were computed again in fp32", file=sys.stderr)
     return failures
-
-
-def _upscale_file(job: Job, upscaler: Upscaler, record: Record, options: argparse.Namespace, bar: tqdm) -> None:
-    import numpy as np
-
-    from esrgan_lit.images.picture import has_alpha
-    from esrgan_lit.images.reading import read_picture
-    from esrgan_lit.images.writing import check_format, written_picture
-
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(job.output.parent).free) < _LEAST_FREE:
-        raise OSError(f"the disk of {job.output.parent} is full ({free:,} bytes are free); make room and go on")
-    state = file_state(job.source)
-    picture = read_picture(job.source, job.frame)
-    pixels = picture.pixels
-    if has_alpha(pixels):
-        shown = job.output.suffix.lower() in SUFFIXES_WITH_ALPHA or pixels[..., -1].min() < np.iinfo(pixels.dtype).max
-        if options.alpha_mode == "ignore" or not shown:
-            picture = picture._replace(pixels=pixels[..., :-1] if pixels.shape[2] > 2 else pixels[..., 0])
-    check_format(picture, job.output)
-    size = None if options.outscale is None else _output_size(picture.pixels.shape[:2], options.outscale)
-    pixels = upscaler(picture.pixels, lambda megapixels: bar.update(megapixels * 1e6), size)
-    try:
-        with written_picture(picture._replace(pixels=pixels), job.output, options.quality) as unfinished:
-            record.add(job.output, unfinished, job.source, job.frame, state)
-    except OSError as error:
-        raise OSError(f"{job.output} cannot be written: {error.strerror or error}") from error
 
 
 def _settings_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -271,48 +239,7 @@ def _identity(checkpoint: str) -> str:
     return digest(path) if path.is_file() else checkpoint.lower()  # a release's name
 
 
-def _output_size(size: Sequence[int], outscale: FinalSize) -> tuple[int, int]:
-    """Height and width of the output for a factor of the input's (height, width), or for (width, height)."""
-    if isinstance(outscale, tuple):
-        return outscale[1], outscale[0]
-    return max(1, round(size[0] * outscale)), max(1, round(size[1] * outscale))
-
-
 def _known_scale(options: argparse.Namespace) -> FinalSize | None:
     """Return how much larger the output will be, where that is known before weights are read."""
     release = RELEASES.get(options.checkpoint[0].lower())
     return options.outscale or options.scale or (release and release.scale)
-
-
-def _generator(options: argparse.Namespace) -> Generator:
-    from esrgan_lit.weights.interpolate import interpolate
-    from esrgan_lit.weights.load import load_generator
-
-    for name in map(str.lower, options.checkpoint):
-        if name in RELEASES and not Path(name).exists() and (release := RELEASES[name]).path is None:
-            size = readable_bytes(release.size) if release.size else "size not known"
-            print(
-                f"{name} is downloaded once to {cache()} ({size}, {release.files[0].checksum}; license: "
-                f"{release.license})",
-                file=sys.stderr,
-            )
-    networks = [load_generator(path, not options.without_ema, options.scale) for path in options.checkpoint]
-    return interpolate(networks[0], networks[1], options.alpha) if len(networks) == 2 else networks[0]
-
-
-def _upscaler(generator: Generator, options: argparse.Namespace) -> Upscaler:
-    from esrgan_lit.inference.upscaler import Upscaler
-
-    return Upscaler(
-        generator,
-        options.engine,
-        options.device,
-        options.precision,
-        options.max_memory,
-        options.overlap,
-        options.tile,
-        options.self_ensemble,
-        options.back_project,
-        options.compile,
-        options.alpha_mode,
-    )

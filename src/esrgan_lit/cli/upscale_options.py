@@ -203,6 +203,9 @@ def _parser() -> argparse.ArgumentParser:
         "--engine", type=_engine, default="auto", help="torch, winograd, or auto: winograd where it can, else torch"
     )
     machine.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    machine.add_argument(
+        "--devices", help="several at once, a process each: all (GPUs), 0,1 (of them), or cpu:4 (processes)"
+    )
     machine.add_argument("--precision", default="auto", choices=PRECISIONS, help="auto: fp16 on CUDA, else fp32")
     machine.add_argument(
         "--shard",

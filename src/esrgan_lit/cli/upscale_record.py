@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -115,6 +116,12 @@ class Record:
             file.write((b"" if whole else b"\n") + json.dumps(entry).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())  # before the output has its name, also where the power fails
+
+    def without_lock(self) -> Record:
+        """Return it for a process of this one, which holds the lock."""
+        one = copy.copy(self)
+        one._lock, one.lines = None, {}
+        return one
 
     def merge(self) -> None:
         """Make one record of those of the shards.
