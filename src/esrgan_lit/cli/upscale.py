@@ -66,7 +66,9 @@ def _upscale(options: argparse.Namespace) -> None:
         options.output = name_beside(options.inputs[0], scale, kind)
         print(f"output: {printable(options.output)}", file=sys.stderr)
     if clip:
-        upscale_clip(options, lambda: make_upscaler(generator or make_generator(options), options), _settings_of(options))
+        upscale_clip(
+            options, lambda: make_upscaler(generator or make_generator(options), options), _settings_of(options)
+        )
         return
     check_no_clip_options(options)
     shard = None if options.merge or options.shard == (1, 1) else options.shard
