@@ -67,7 +67,7 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
             *(options.name, options.author, options.tag, options.description, options.date, options.address),
             pictures=options.pictures,
         )
-        if not options.openmodeldb and about != About():
+        if not options.openmodeldb and any(vars(about).values()):
             raise ValueError("what is said for OpenModelDB's entry goes with --openmodeldb; give that, too")
         if options.pictures:
             list_images(options.pictures, "--pictures")
