@@ -11,7 +11,19 @@ from hydra import compose, initialize_config_module
 import esrgan_lit
 
 SOURCE = Path(esrgan_lit.__file__).parent
-TRAIN = ("stage", "data", "trainer", "generator", "logger", "resume", "crop", "hydra", "callbacks", "experiment")
+TRAIN = (
+    "stage",
+    "data",
+    "trainer",
+    "generator",
+    "logger",
+    "resume",
+    "crop",
+    "channels",
+    "hydra",
+    "callbacks",
+    "experiment",
+)
 EVALUATE = ("metrics", "sweep", "sets", "hr", "lr", "weights", "images", "bicubic", "benchmark", "back_project")
 VALUE = r"\[[^\]]*\]|\{[^}]*\}|[^\s,;:)'\"`\[{]+"
 # An override with its value, or the path of a key without one.
@@ -28,6 +40,14 @@ FILES = ("niqe_parameters", "lpips_weights", "dists_weights")
 NAMED = {
     "data.X=skip": ["data.small_images=skip", "data.unreadable_images=skip"],
     "data.degradation.sharpen=false": ["++data.degradation.sharpen=false"],  # of a degradation that draws
+    **{
+        key: [f"++{key}"]
+        for one in ("first", "second")
+        for key in (
+            f"data.degradation.{one}.quality=null",
+            f"data.degradation.{one}.gray=0",
+        )
+    },
     "data.degradation.scale": ["data.degradation={_target_: mine.Blurred, scale: 2}"],  # null until then
     "metrics.X=FILE": [f"metrics.{name}=FILE" for name in FILES],
     "stage.validation.options.X": [f"stage.validation.options.{name}=FILE" for name in FILES],

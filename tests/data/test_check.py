@@ -53,6 +53,18 @@ PAIR_FAULTS = {
 }
 
 
+# What is wrong with arrays where four channels are asked for.
+BAND_FAULTS = {
+    "bands.npy": set(),
+    "alpha.png": set(),
+    "clear.png": {Fault.CONSTANT},
+    "gray.png": {Fault.CHANNELS},
+    "first.npy": {Fault.CHANNELS},
+    "rank.npy": {Fault.DAMAGED},
+    "nan.npy": {Fault.DAMAGED},
+}
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folders ``faults``, ``benchmark``, ``high`` and ``low``."""
@@ -176,7 +188,24 @@ def test_each_pair_has_its_fault_and_no_other(folders: Path) -> None:
 
 
 def test_every_fault_is_shown_by_these_tests() -> None:
-    assert set().union(*FAULTS.values(), *PAIR_FAULTS.values()) == set(Fault)
+    assert set().union(*FAULTS.values(), *PAIR_FAULTS.values(), *BAND_FAULTS.values()) == set(Fault)
+
+
+def test_images_of_four_channels_are_judged_as_such(tmp_path: Path) -> None:
+    image, others = make_photograph(140, 150, 0), [make_photograph(140, 150, seed) for seed in range(1, 6)]
+    np.save(tmp_path / "bands.npy", np.dstack((image, others[0][..., 0])))
+    Image.fromarray(np.dstack((others[1], image[..., 0]))).save(tmp_path / "alpha.png")
+    Image.fromarray(others[2]).convert("RGBA").save(tmp_path / "clear.png")
+    Image.fromarray(others[3][..., 0]).save(tmp_path / "gray.png")
+    np.save(tmp_path / "first.npy", np.moveaxis(np.dstack((others[4], image[..., 0])), -1, 0))
+    np.save(tmp_path / "rank.npy", image[None])
+    np.save(tmp_path / "nan.npy", np.full((140, 150, 4), np.nan))
+    report = check([tmp_path], channels=4)
+    assert {name: by_file(report)[name] for name in BAND_FAULTS} == BAND_FAULTS
+    details = {path.name: detail for path, _, detail in report.findings}
+    assert details["gray.png"].startswith("it has 1 channel (gray), and 4 are asked for")
+    assert "np.moveaxis(array, 0, -1)" in details["first.npy"]
+    assert not report.could_start
 
 
 def test_pairs_of_one_size_are_checked_for_restoration(folders: Path, tmp_path: Path) -> None:

@@ -461,7 +461,7 @@ def test_damaged_and_tiny_images_are_refused(folders: Path) -> None:
         (["hr={hr}", "back_project=Irani"], "back_project 'Irani' is not known; use gaussian or reverse-filter"),
         (["hr={hr}", "sweep.psnr={weights}", "sweep.gan={weights}", "sweep.by=[pixels]"], "networks, images or both"),
         (["hr={hr}", "bicubic=false"], "nothing to evaluate"),
-        (["hr={hr}", "metrics.names=[psnr]"], "metric 'psnr' is not known"),
+        (["hr={hr}", "metrics.names=[psnr_x]"], "metric 'psnr_x' is not known"),
         (["hr={hr}", "weights={{bicubic: {weights}}}"], "two methods are called 'bicubic'"),
         (["hr={hr}", "images={{bicubic: {hr}}}"], "two methods are called 'bicubic'"),
         (["sets={{mine: {{lr: {hr}}}}}"], "it takes hr: FOLDER or catalogue: NAME"),

@@ -47,7 +47,7 @@ def test_case(path: Path, tmp_path: Path) -> None:
     if picture.pixels.size > 1_000_000:  # bomb.png
         return
     for suffix in (".png", ".tif", ".jpg", ".webp", ".avif", ".bmp"):
-        if (suffix in (".jpg", ".bmp") and has_alpha(picture.pixels)) or max(picture.pixels.shape) > 4000:
+        if (suffix in (".jpg", ".bmp") and has_alpha(picture)) or max(picture.pixels.shape) > 4000:
             continue
         with written_picture(picture, tmp_path / f"out{suffix}"):
             pass

@@ -57,6 +57,16 @@ def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--csv", type=Path, default=Path("check.csv"), help="every finding (default: check.csv)")
     parser.add_argument("--workers", type=_at_least(1), help="threads (default: one per CPU core)")
+    _add_channels(parser)
+
+
+def _add_channels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--channels",
+        type=_at_least(1),
+        default=3,
+        help="of the images: 1 for gray, 4 for RGBA …, in their own depth (default: 3, RGB)",
+    )
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -78,7 +88,15 @@ def _run_check(options: argparse.Namespace) -> int:
     from esrgan_lit.files import write_text
     from esrgan_lit.reports.tables import Column, Table
 
-    report = check(options.folders, options.crop, options.scale, options.low_res, options.benchmark, options.workers)
+    report = check(
+        options.folders,
+        options.crop,
+        options.scale,
+        options.low_res,
+        options.benchmark,
+        options.workers,
+        options.channels,
+    )
     print(_format_table(report.findings))
     columns = [Column(title) for title in ("file", "fault", "severity", "detail", "remedy")]
     rows = [[str(path), fault.title, fault.severity, detail, fault.remedy] for path, fault, detail in report.findings]
@@ -120,6 +138,7 @@ def _add_pack_arguments(parser: argparse.ArgumentParser) -> None:
         help="pack each image also times 0.75, 0.5 and 1/3, and with a shorter side of 400 pixels, as Real-ESRGAN does",
     )
     parser.add_argument("--skip-unreadable", action="store_true", help="leave out files that do not decode")
+    _add_channels(parser)
 
 
 def _run_pack(options: argparse.Namespace) -> int:
@@ -132,7 +151,10 @@ def _run_pack(options: argparse.Namespace) -> int:
     if options.licence:
         print("esrgan-data: warning: --licence is called --license now", file=sys.stderr)
     unreadable = "skip" if options.skip_unreadable else "refuse"
-    photographs = check_images(list_images(options.sources, "FOLDER"), unreadable, "--skip-unreadable")
+    if options.multi_scale and options.channels != 3:
+        raise ValueError(f"--multi-scale shrinks RGB alone; leave it out, or --channels {options.channels}")
+    paths = list_images(options.sources, "FOLDER")
+    photographs = check_images(paths, unreadable, "--skip-unreadable", options.channels)
     packed = pack(
         with_smaller_versions(photographs) if options.multi_scale else photographs,
         options.output,
@@ -140,7 +162,8 @@ def _run_pack(options: argparse.Namespace) -> int:
     )
     pixels = sum(record.height * record.width for record in packed.records)
     print(f"{options.output}: {len(packed.records):,} images, {pixels / 1e6:,.1f} megapixels. Train on it with")
-    print(f"  data=folder {as_override('data.train', [options.output])}")
+    channels = "" if options.channels == 3 else f" channels={options.channels}"
+    print(f"  data=folder {as_override('data.train', [options.output])}{channels}")
     return 0
 
 

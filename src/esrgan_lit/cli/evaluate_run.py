@@ -16,7 +16,7 @@ from esrgan_lit.evaluation.methods import Method, Runner, alpha_series, bicubic,
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
 from esrgan_lit.files import anonymous, cache_folder, file_name, write_text
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
-from esrgan_lit.metrics.registry import make_metric
+from esrgan_lit.metrics.registry import for_channels, make_metric
 from esrgan_lit.overrides import as_override
 from esrgan_lit.reports.evaluation import SetReport, as_markdown, protocols, results_table
 from esrgan_lit.reports.evaluation_page import draw_plane, view, write_evaluation, write_pictures
@@ -56,7 +56,9 @@ def prepare(config: DictConfig) -> Plan:
     scale = settings["scale"]
     degradation = Bicubic(scale, settings["boundary"], settings["low_res_form"])
     settings["metrics"].pop("names")
-    names, options = instantiate(config.metrics.names, _convert_="all"), MetricOptions(**settings["metrics"])
+    channels = settings["channels"]
+    names = for_channels(instantiate(config.metrics.names, _convert_="all"), channels)
+    options = MetricOptions(**settings["metrics"])
     metrics, absent = [], {}
     for name in names:
         try:
@@ -68,14 +70,14 @@ def prepare(config: DictConfig) -> Plan:
         raise ValueError("no metric can be had; add one that needs nothing, such as psnr_y, to metrics.names")
     finished = name_sources(settings["images"])
     device = {"device": torch.device(settings["device"])} if settings["device"] else {}
-    runner = Runner(scale, back_project=settings["back_project"], **device)
+    runner = Runner(scale, back_project=settings["back_project"], channels=channels, **device)
     methods = _open_methods(settings, runner)
     sources = {method.name: method.source for method in methods}
     for name in finished:
         if name in sources:
             remedy = as_override("images", {"NAME": finished[name]})
             raise ValueError(f"two methods are called {name!r}; name them: {remedy}")
-    sets = open_sets(set_settings(settings, finished), degradation, settings["data_root"])
+    sets = open_sets(set_settings(settings, finished), degradation, settings["data_root"], channels)
     if not methods and not finished:
         raise ValueError(
             "nothing to evaluate; give weights=FILE, images=FOLDER, sweep.psnr and sweep.gan, or bicubic=true"

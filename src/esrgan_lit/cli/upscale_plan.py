@@ -233,6 +233,8 @@ def _real_name(path: Path) -> str:
 
 
 def _renamed(kept: Path, kind: str) -> Path:
+    if kept.suffix.lower() == ".npy":  # an array is no picture, whatever pictures become
+        return kept
     return kept.with_suffix(_same(kept) if kind == "same" else f".{kind}")
 
 

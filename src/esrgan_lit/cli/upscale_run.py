@@ -61,7 +61,7 @@ def enlarge(
 
         def read_next() -> tuple[Job, Future[tuple[Picture, tuple[int, int]]]] | None:
             job = next(jobs, None)
-            return None if job is None else (job, reader.submit(_read, job, options))
+            return None if job is None else (job, reader.submit(_read, job, options, upscaler.generator.channels != 3))
 
         ahead = options.max_memory is None  # where memory is counted, one picture is in it at a time
         coming, written = read_next(), list[tuple[Outcome, Future[None]]]()
@@ -76,7 +76,7 @@ def enlarge(
             try:
                 picture, state = read.result()
                 size = None if options.outscale is None else output_size(picture.pixels.shape[:2], options.outscale)
-                picture = picture._replace(pixels=upscaler(picture.pixels, show, size))
+                picture = picture._replace(pixels=upscaler(picture.pixels, show, size, picture.bands))
                 writing = writer.submit(_write, job, picture, state, record, options)
             except Exception as error:  # whatever a file does, the others are not its matter
                 yield Outcome(job, failure_of(job, error), sum(seen))
@@ -96,8 +96,14 @@ def _outcome_of(outcome: Outcome, writing: Future[None]) -> Outcome:
     return outcome if error is None else outcome._replace(failure=failure_of(outcome.job, error))
 
 
-def _read(job: Job, options: argparse.Namespace) -> tuple[Picture, tuple[int, int]]:
-    """Read a picture, and its file's state before; refuse what could not be written, before it is enlarged."""
+def _read(job: Job, options: argparse.Namespace, bands: bool) -> tuple[Picture, tuple[int, int]]:
+    """Read a picture, and its file's state before; refuse what could not be written, before it is enlarged.
+
+    Args:
+        job: names the file.
+        options: of the command.
+        bands: take all samples of a TIFF file, see :func:`read_picture`.
+    """
     import numpy as np
 
     from esrgan_lit.images.picture import has_alpha
@@ -108,10 +114,11 @@ def _read(job: Job, options: argparse.Namespace) -> tuple[Picture, tuple[int, in
     if (free := shutil.disk_usage(job.output.parent).free) < _LEAST_FREE:
         raise OSError(f"the disk of {job.output.parent} is full ({free:,} bytes are free); make room and go on")
     state = file_state(job.source)
-    picture = read_picture(job.source, job.frame)
+    picture = read_picture(job.source, job.frame, bands)
     pixels = picture.pixels
-    if has_alpha(pixels):
-        shown = job.output.suffix.lower() in SUFFIXES_WITH_ALPHA or pixels[..., -1].min() < np.iinfo(pixels.dtype).max
+    if has_alpha(picture):
+        opaque = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+        shown = job.output.suffix.lower() in SUFFIXES_WITH_ALPHA or pixels[..., -1].min() < opaque
         if options.alpha_mode == "ignore" or not shown:
             picture = picture._replace(pixels=pixels[..., :-1] if pixels.shape[2] > 2 else pixels[..., 0])
     check_format(picture, job.output)

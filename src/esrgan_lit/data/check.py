@@ -17,9 +17,10 @@ from esrgan_lit.data.kernels import EXPECTED, find_kernel
 from esrgan_lit.data.pairing import is_shrunk, match_files
 from esrgan_lit.data.photographs import Photograph
 from esrgan_lit.images.jpeg import luma_quantization
+from esrgan_lit.images.levels import as_colors
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.picture import Decoded, has_alpha
-from esrgan_lit.images.reading import as_rgb, decode, read_image, size_of
+from esrgan_lit.images.reading import as_channels, decode, read_image, size_of
 
 Severity = Literal["error", "warning"]
 Item = TypeVar("Item")
@@ -45,6 +46,7 @@ class Fault(Enum):
     NOT_AN_IMAGE = "not an image", "error", "remove or rename it"
     DAMAGED = "truncated or damaged", "error", "fetch it again or remove it"
     BOMB = "decompression bomb", "error", "cut it into smaller images"
+    CHANNELS = "other channels", "error", "convert or remove it, or give the channels that it has"
     LEAKAGE = "also in a benchmark", "error", "remove it from training: the benchmark's figures would not count"
     NO_PARTNER = "without a partner", "error", "give each image one partner, called NAME, NAMEx4 or NAME_ANYTHING"
     WRONG_RATIO = "wrong ratio to partner", "error", "make the low-resolution image again from this one"
@@ -61,6 +63,7 @@ class Fault(Enum):
     NEAR_DUPLICATE = "near duplicate", "warning", "look at both and remove one"
     JPEG = "JPEG-compressed", "warning", "its artifacts are learnt as ground truth; use the original or shrink it by 2"
     FLAT = "flat, without texture", "warning", "remove it: there is nothing to learn from"
+    CONSTANT = "channel without content", "warning", "train without it: there is nothing to learn from"
     GREYSCALE = "greyscale", "warning", "grey is repeated over the channels; remove it if color is wanted"
     PALETTE = "palette", "warning", "at most 256 colors, often dithered; use the original"
     CMYK = "CMYK", "warning", "converted without a color profile; convert it to sRGB yourself"
@@ -115,6 +118,7 @@ def check(
     low_res: str | Path | None = None,
     benchmark: Sequence[str | Path] = (),
     workers: int | None = None,
+    channels: int = 3,
 ) -> Report:
     """Read every image once and report its faults.
 
@@ -125,6 +129,7 @@ def check(
         low_res: folder of the low-resolution partners, if there are any.
         benchmark: folders of test images, none of which may be among the training images.
         workers: threads; None for one per CPU core.
+        channels: that training will read; 3 takes whatever can be RGB.
 
     Raises:
         ValueError: when a folder does not exist or holds no image.
@@ -134,7 +139,7 @@ def check(
     benchmark_paths = list_images(benchmark, "--benchmark") if benchmark else []
 
     def inspect_all(files: Sequence[Path], title: str) -> tuple[list[_Known], list[Finding]]:
-        inspected = list(_in_parallel(lambda path: _inspect(path, crop), files, workers, title))
+        inspected = list(_in_parallel(lambda path: _inspect(path, crop, channels), files, workers, title))
         return [known for known, _ in inspected if known], [finding for _, found in inspected for finding in found]
 
     # Pillow's warnings on single files would tear the progress bar; what matters in them is found here anyway.
@@ -165,22 +170,26 @@ def _in_parallel(
         yield from tqdm(pool.map(work, items), title, len(items), unit="image", disable=not items)
 
 
-def _inspect(path: Path, crop: int) -> tuple[_Known | None, list[Finding]]:
+def _inspect(path: Path, crop: int, channels: int) -> tuple[_Known | None, list[Finding]]:
     """Decode one file whole and say what is wrong with it; never raises. None where it does not decode.
 
     Args:
         path: an image file.
         crop: side of the training crop in pixels.
+        channels: that training will read.
     """
+    decoded = None
     try:
         if not path.stat().st_size:
             return None, [Finding(path, Fault.EMPTY)]
-        decoded = decode(path)
-        pixels = as_rgb(decoded)
-        found = _judge(decoded, luma_quantization(path))
+        decoded = decode(path, bands=channels != 3)
+        samples = as_channels(decoded, channels)
+        pixels = as_colors(samples)
+        found = _judge(decoded, luma_quantization(path), channels)
     except Exception as error:  # whatever a damaged file provokes must not stop the run
         height, width = size_of(path)
         fault = Fault.NOT_AN_IMAGE if isinstance(error, UnidentifiedImageError) else Fault.DAMAGED
+        fault = fault if decoded is None else Fault.CHANNELS
         if Image.MAX_IMAGE_PIXELS and height * width > 2 * Image.MAX_IMAGE_PIXELS:  # as far as Pillow goes
             fault = Fault.BOMB
         return None, [Finding(path, fault, "" if fault is Fault.NOT_AN_IMAGE else str(error))]
@@ -189,34 +198,38 @@ def _inspect(path: Path, crop: int) -> tuple[_Known | None, list[Finding]]:
         found[Fault.TOO_SMALL] = f"{width}×{height}, crop {crop}"
     if Image.MAX_IMAGE_PIXELS and height * width > Image.MAX_IMAGE_PIXELS:
         found[Fault.VERY_LARGE] = f"{width}×{height}"
-    if (pixels == pixels[..., :1]).all():
+    constant = [place + 1 for place in range(channels) if channels > 3 and np.ptp(samples[..., place]) == 0]
+    if constant:
+        found[Fault.CONSTANT] = f"channel {', '.join(map(str, constant))}"
+    if channels > 2 and (pixels == pixels[..., :1]).all():
         found.setdefault(Fault.GREYSCALE, "three equal channels")
     luma = np.asarray(Image.fromarray(pixels).convert("L"))
     if (texture := measure_texture(luma)) < _LEAST_TEXTURE:
         found[Fault.FLAT] = f"neighbouring pixels differ by {texture:.2f} levels"
     if was_jpeg(luma):
         found.setdefault(Fault.JPEG, "stored otherwise now, but its 8×8 blocks still show")
-    known = _Known(Photograph(path, height, width), fingerprint(pixels))
+    known = _Known(Photograph(path, height, width, channels=channels), fingerprint(pixels))
     return known, [Finding(path, fault, detail) for fault, detail in found.items()]
 
 
-def _judge(decoded: Decoded, quantization: float | None) -> dict[Fault, str]:
+def _judge(decoded: Decoded, quantization: float | None, channels: int) -> dict[Fault, str]:
     """Say what is to be known of a file's samples.
 
     Args:
         decoded: as they are stored.
         quantization: mean step of a JPEG file's luma, None of others.
+        channels: that training will read.
     """
     found = {}
-    if decoded.kind == "gray":
+    if decoded.kind == "gray" and channels > 2:
         found[Fault.GREYSCALE] = "one channel"
     if decoded.kind == "palette":
         found[Fault.PALETTE] = ""
     if decoded.kind == "CMYK":
         found[Fault.CMYK] = ""
-    if decoded.bits > 8:
+    if decoded.bits > 8 and channels == 3:
         found[Fault.DEEP] = f"{decoded.bits} bits"
-    if has_alpha(decoded.picture.pixels):
+    if has_alpha(decoded.picture) and channels not in (2, 4):
         found[Fault.ALPHA] = ""
     if decoded.orientation != 1:
         found[Fault.TURNED] = f"orientation {decoded.orientation}"
@@ -274,8 +287,7 @@ def _check_pair(high: Photograph, low: Path, scale: int) -> Finding | None:
         scale: integer factor between the two.
     """
     try:
-        low_res = read_image(low)
-        high_res = read_image(high.path)
+        low_res, high_res = (as_colors(read_image(path, high.channels)) for path in (low, high.path))
     except OSError as error:
         return Finding(low, Fault.DAMAGED, str(error.__cause__ or error))
     height, width = low_res.shape[:2]

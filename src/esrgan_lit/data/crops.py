@@ -73,9 +73,10 @@ class CropDataset(Dataset[Crops]):
             for draw in draws:
                 for top, _ in draw.positions:
                     self.images[draw.chosen].prefetch(top - margin, top - margin + side)
-        levels = np.empty((len(numbers), side, side, 3), np.uint8)
+        channels = self.images[0].channels
+        levels = np.empty((len(numbers), side, side, channels), _batch_dtype(self.images))
         short = self.crop // self.degradation.scale
-        small = np.empty((len(numbers), short, short, 3), np.uint8)
+        small = np.empty((len(numbers), short, short, channels), _batch_dtype(self.partners or ()))
         orientations = tuple(map(self._copy, numbers, draws, levels, small))
         partners = None if self.partners is None else torch.from_numpy(small)
         return Crops(torch.from_numpy(levels), orientations, tuple(numbers), partners)
@@ -119,9 +120,11 @@ class CropDataset(Dataset[Crops]):
             top, left = max(draw.positions, key=lambda at: texture(image[at[0] :, at[1] :][: self.crop, : self.crop]))
         margin = self.degradation.margin
         copy_crop(image, top - margin, left - margin, self.degradation.boundary, crop)
+        _to_unit(crop, image)
         if partner is not None:
             top, left = top // self.degradation.scale, left // self.degradation.scale
             small[:] = partner[top : top + len(small), left : left + len(small)]
+            _to_unit(small, partner)
         return draw.orientation
 
     def _partner(self, chosen: int) -> np.ndarray | None:
@@ -130,9 +133,23 @@ class CropDataset(Dataset[Crops]):
         return self.loaded_partners[chosen] if self.loaded_partners else self.partners[chosen].pixels()
 
 
+def _batch_dtype(images: Sequence[Photograph]) -> type[np.generic]:
+    """Return uint8 where all images have 8 bits, else float32, which holds 16 of them exactly."""
+    return np.uint8 if all(image.dtype == "uint8" for image in images) else np.float32
+
+
+def _to_unit(crop: np.ndarray, image: np.ndarray) -> None:
+    """Divide what was copied from an image's levels into a float32 crop, in place, by the largest level."""
+    if crop.dtype == np.float32 and image.dtype != np.float32:
+        crop /= np.iinfo(image.dtype).max
+
+
 def texture(image: np.ndarray) -> float:
-    """Return the gradient energy of uint8 (height, width, 3): mean squared difference of neighbours in green."""
-    green = image[..., 1].astype(np.int32)
+    """Return the gradient energy of (height, width, channels): mean squared difference of neighbours in green.
+
+    Of gray it is the gray; of any other number of channels the second.
+    """
+    green = image[..., min(1, image.shape[2] - 1)].astype(np.int32 if image.dtype == np.uint8 else np.float64)
     return float(np.square(np.diff(green, axis=0)).mean() + np.square(np.diff(green, axis=1)).mean())
 
 
@@ -142,11 +159,11 @@ def copy_crop(image: np.ndarray, top: int, left: int, boundary: Boundary, crop: 
     It must not reach further out than in, as a crop with its margin never does.
 
     Args:
-        image: uint8 (height, width, 3).
+        image: (height, width, channels).
         top: row of the image at which the crop starts; may be negative.
         left: the same for columns.
         boundary: how to pad: ``symmetric`` or ``replicate``.
-        crop: uint8 (side, side, 3), written to.
+        crop: (side, side, channels), written to: of the image's dtype, or float32.
     """
     height, width = image.shape[:2]
     side = len(crop)

@@ -26,6 +26,7 @@ from esrgan_lit.degradations.given import GivenPairs
 from esrgan_lit.degradations.pairs import Crops, Degradation, make_pairs
 from esrgan_lit.files import cache_folder
 from esrgan_lit.images.listing import list_images
+from esrgan_lit.networks.generator import check_at_least_one
 from esrgan_lit.overrides import as_override
 from esrgan_lit.private_api import batches_begun, epoch_began
 from esrgan_lit.resize import Boundary
@@ -67,6 +68,8 @@ class PairDataModule(L.LightningDataModule):
         validation_sets: further images, by the name of their set: logged as ``val/NAME/psnr_y`` ….
         predict: low-resolution images that ``trainer.predict`` enlarges, given as ``train`` is.
         low_res: low-resolution partners of ``train``, given as it is, instead of a degradation; None to make them.
+        channels: of the images. 3 reads whatever can be RGB, with 8 bits. Any other number must be the file's own: 1 is
+            gray, 4 are RGBA or RGB with one more band, and ``.npy`` and TIFF files may have any; they keep their depth.
 
     Raises:
         ValueError: before training starts, for what :meth:`setup` finds wrong.
@@ -95,14 +98,21 @@ class PairDataModule(L.LightningDataModule):
         validation_sets: Mapping[str, Sources] | None = None,
         predict: Sources | None = None,
         low_res: Sources | None = None,
+        channels: int = 3,
     ) -> None:
         super().__init__()
+        check_at_least_one(channels=channels)
         made = Bicubic(scale, boundary, low_res_form) if low_res is None else GivenPairs(scale)
         self.degradation: Degradation = degradation or made
         if isinstance(self.degradation, GivenPairs) != (low_res is not None):
             raise ValueError("data.low_res and degradation=pairs go together: pairs are given, or they are made")
         if self.degradation.scale != scale:
             raise ValueError(f"data.degradation has scale {self.degradation.scale}, not {scale}; give it ${{scale}}")
+        if channels != 3 and (remedy := self.degradation.rgb_only(channels)):
+            raise ValueError(
+                f"channels={channels}: {type(self.degradation).__name__} has parts that take RGB alone (JPEG, gray or "
+                f"correlated noise); give {remedy}"
+            )
         if crop < scale or crop % scale:
             below = max(scale, crop // scale * scale)
             raise ValueError(f"crop {crop} is not a multiple of scale {scale}; use {below} or {below + scale}")
@@ -121,6 +131,7 @@ class PairDataModule(L.LightningDataModule):
         self.validation_low_res = _by_set(validation_low_res, self.validation_sources)
         self.predict = predict
         self.low_res = low_res
+        self.channels = channels
         self.crop = crop
         self.batch = batch
         self.augment = augment
@@ -178,10 +189,10 @@ class PairDataModule(L.LightningDataModule):
         if stage == "fit" and not self.photographs:
             if self.sources is None:
                 raise ValueError("data.train is not set: give the folders to train on, PairDataModule(train=[FOLDER])")
-            found = open_images(self.sources, "data.train", self.unreadable_images, self.cache)
+            found = self._open(self.sources, "data.train", self.unreadable_images, self.cache)
             self.photographs = large_enough(found, self.crop, self.small_images)
             if self.low_res is not None:
-                low_res = open_images(self.low_res, "data.low_res", self.unreadable_images, self.cache)
+                low_res = self._open(self.low_res, "data.low_res", self.unreadable_images, self.cache)
                 sources = as_paths(self.sources), as_paths(self.low_res)
                 partners = pair_up(found, low_res, self.degradation.scale, "data.low_res", *sources, False)
                 kept = {image.path for image in self.photographs}
@@ -250,22 +261,31 @@ class PairDataModule(L.LightningDataModule):
         """Return the low-resolution images one by one, every rank its share."""
         if self.predict is None:
             raise ValueError("data.predict is not set: give the folders to enlarge, PairDataModule(predict=[FOLDER])")
-        images = LowResDataset(open_images(self.predict, "data.predict", self.unreadable_images))
+        images = LowResDataset(self._open(self.predict, "data.predict", self.unreadable_images))
         return DataLoader(images, sampler=self._share(images))
 
     def _share(self, images: ImageDataset | LowResDataset) -> RankShare:
         trainer = self._attached_trainer()
         return RankShare(images, trainer.world_size, trainer.global_rank, shuffle=False)
 
+    def _open(
+        self,
+        sources: str | Path | Sources,
+        setting: str,
+        unreadable: FaultPolicy = "refuse",
+        cache: str | Path | None = None,
+    ) -> list[Photograph]:
+        return open_images(sources, setting, unreadable, cache, self.channels)
+
     def _open_set(self, name: str) -> ImageDataset:
         scale = self.degradation.scale
         least = 2 * scale + 11  # the border that metrics shave, and SSIM's window
-        high_res = open_images(self.validation_sources[name], _setting(name), "refuse")
+        high_res = self._open(self.validation_sources[name], _setting(name))
         high_res = large_enough(high_res, least, "refuse", skipping="")
         low_res, partners = None, self.validation_low_res.get(name)
         if partners is not None:
             sources = as_paths(self.validation_sources[name]), as_paths(partners)
-            low_res = open_images(partners, "data.validation_low_res", "refuse")
+            low_res = self._open(partners, "data.validation_low_res")
             low_res = pair_up(high_res, low_res, scale, "data.validation_low_res", *sources, self.low_res is None)
         elif self.degradation.random:
             low_res = degraded_twin(high_res, self.degradation, Path(self.cache or cache_folder()) / "degraded")
@@ -323,7 +343,11 @@ def as_paths(sources: str | Path | Sequence[Any]) -> list[Path]:
 
 
 def open_images(
-    sources: str | Path | Sequence[Any], setting: str, unreadable: FaultPolicy, cache: str | Path | None = None
+    sources: str | Path | Sequence[Any],
+    setting: str,
+    unreadable: FaultPolicy,
+    cache: str | Path | None = None,
+    channels: int = 3,
 ) -> list[Photograph]:
     """Return the images of a union of sources, none twice.
 
@@ -332,15 +356,25 @@ def open_images(
         setting: what the user would change, for messages.
         unreadable: what to do with files that do not decode.
         cache: folder in which the files of each source are packed; None to read the files.
+        channels: that the images have, or are read with.
+
+    Raises:
+        ValueError: for files that are refused, and for packed images of other channels.
     """
     images: dict[Path, Photograph] = {}
     for source in as_paths(sources):
         found: Sequence[Photograph]
         if is_packed(source):
             found = PackedImages(source).images()
+            if any(image.channels != channels for image in found):
+                other = next(image.channels for image in found if image.channels != channels)
+                raise ValueError(
+                    f"{setting}: {source} was packed with {other} channels, and channels={channels}; pack its files "
+                    f"again with esrgan-data pack --channels {channels}, or give channels={other}"
+                )
         else:
             skipping = "data.unreadable_images=skip" if setting == "data.train" else ""
-            found = check_images(list_images([source], setting), unreadable, skipping)
+            found = check_images(list_images([source], setting), unreadable, skipping, channels)
             if cache is not None and found:
                 found = pack(found, Path(cache) / _digest(found)).images()
         images |= {image.path.resolve(): image for image in found}
@@ -375,7 +409,8 @@ def _bytes_in(path: Path) -> int | None:
 
 
 def _digest(photographs: Sequence[Photograph]) -> str:
-    states = [(str(photo.path.resolve()), photo.path.stat().st_mtime_ns) for photo in photographs]
+    states: list[Any] = [(str(photo.path.resolve()), photo.path.stat().st_mtime_ns) for photo in photographs]
+    states += [channels] if (channels := photographs[0].channels) != 3 else []
     return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
 
 

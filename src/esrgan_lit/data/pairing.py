@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from esrgan_lit.data.photographs import Photograph
 from esrgan_lit.degradations.bicubic import crop_to_multiple
 from esrgan_lit.degradations.pairs import Degradation, Pair
-from esrgan_lit.images.levels import to_planes, to_unit
+from esrgan_lit.images.levels import to_computable, to_planes, to_unit
 
 log = logging.getLogger(__name__)
 
@@ -298,12 +298,13 @@ class ImageDataset(Dataset[ValidationImage]):
                 continue
             return ValidationImage(self.names[index], pair, float(position < len(self) and not further), self.set)
         log.error("none of the %d validation images can be read: this validation measures nothing", len(self))
-        scale, least = self.degradation.scale, 16
-        blank = Pair(torch.zeros(3, least, least), torch.zeros(3, least * scale, least * scale))
+        scale, least, channels = self.degradation.scale, 16, self.high_res[0].channels
+        blank = Pair(torch.zeros(channels, least, least), torch.zeros(channels, least * scale, least * scale))
         return ValidationImage(self.names[position % len(self)], blank, 0.0, self.set)
 
     def _read(self, index: int) -> Pair:
-        high_res = to_planes(crop_to_multiple(self.high_res[index].same_pixels(), self.degradation.scale))[0]
+        pixels = crop_to_multiple(self.high_res[index].same_pixels(), self.degradation.scale)
+        high_res = to_computable(to_planes(pixels)[0])
         if self.low_res is None:
             low_res = self.degradation.degrade(high_res, index)
         else:

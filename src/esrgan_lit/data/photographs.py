@@ -5,9 +5,9 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -29,12 +29,16 @@ class Photograph:
         path: of the file.
         height: in pixels, as it will be read.
         width: in pixels, as it will be read.
+        channels: that it is read with, see :func:`esrgan_lit.images.reading.as_channels`.
+        dtype: of its samples then.
         decodes: whether reading it means decoding.
     """
 
     path: Path
     height: int
     width: int
+    channels: int = field(default=3, kw_only=True)
+    dtype: str = field(default="uint8", kw_only=True)
     decodes: ClassVar[bool] = True
 
     @property
@@ -55,12 +59,14 @@ class Photograph:
         return digest(self.path)
 
     def pixels(self) -> np.ndarray:
-        """Read it: uint8 RGB (height, width, 3)."""
-        return read_image(self.path)
+        """Read it: (height, width, channels), uint8 RGB or of ``dtype``: levels, or float32 in [0, 1]."""
+        return read_image(self.path, self.channels)
 
     def same_pixels(self) -> np.ndarray:
-        """Read it, and raise OSError where it is no longer of the size that it was checked with."""
+        """Read it, and raise OSError where it is no longer of the size and depth that it was checked with."""
         pixels = self.pixels()
+        if pixels.dtype != self.dtype:
+            raise OSError(f"{self.path} has {pixels.dtype} samples now, and had {self.dtype} when training started")
         if pixels.shape[:2] != (self.height, self.width):
             now = f"{pixels.shape[1]}×{pixels.shape[0]}"
             raise OSError(f"{self.path} is {now} now, and was {self.width}×{self.height} when training started")
@@ -68,7 +74,10 @@ class Photograph:
 
 
 def check_images(
-    paths: Sequence[Path], unreadable: FaultPolicy, skipping: str = "data.unreadable_images=skip"
+    paths: Sequence[Path],
+    unreadable: FaultPolicy,
+    skipping: str = "data.unreadable_images=skip",
+    channels: int = 3,
 ) -> list[Photograph]:
     """Return the files that decode, see :func:`sort_out`; the others are left out with a warning, or refused.
 
@@ -76,12 +85,14 @@ def check_images(
         paths: image files.
         unreadable: ``skip`` or ``refuse``.
         skipping: what chooses the former, for the message; "" where nothing does.
+        channels: that they must have; 3 takes whatever can be RGB.
 
     Raises:
         ValueError: naming and counting the files refused.
     """
-    photographs, broken = sort_out(paths)
-    _report(broken, "cannot be decoded whole", unreadable, "replace or remove them", skipping)
+    photographs, broken = sort_out(paths, channels)
+    fault = "cannot be decoded whole" if channels == 3 else f"cannot be decoded whole with {channels} channels"
+    _report(broken, fault, unreadable, "replace or remove them", skipping)
     return photographs
 
 
@@ -128,25 +139,31 @@ def _report(names: list[str], fault: str, choice: str, remedy: str, skipping: st
     log.warning("%sleft out (%s)", message, skipping)
 
 
-def sort_out(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
+def sort_out(paths: Sequence[Path], channels: int = 3) -> tuple[list[Photograph], list[str]]:
     """Decode every file once, in parallel and with a progress bar.
 
     A file that was found whole is not decoded again while its size and time of change stay the same: the verdicts are
     remembered in the user's cache folder.
 
+    Args:
+        paths: image files.
+        channels: that they are read with.
+
     Returns:
         The photographs that decode, and a line for each file that does not.
     """
-    remembered_in = _cache_file(paths)
-    remembered: dict[str, list[int]] = recall(remembered_in) or {}
+    how = "" if channels == 3 else f" with {channels} channels"
+    remembered_in = _cache_file(paths, how)
+    remembered: dict[str, list[Any]] = recall(remembered_in) or {}
 
-    def decode(path: Path) -> tuple[str, list[int]] | str:
+    def decode(path: Path) -> tuple[str, list[Any]] | str:
         try:
             status = path.stat()
-            key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {_READER}"
+            key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {_READER}{how}"
             if key in remembered:
                 return key, remembered[key]
-            return key, list(read_image(path).shape[:2])
+            pixels = read_image(path, channels)
+            return key, [*pixels.shape[:2], *([pixels.dtype.name] if how else [])]
         except OSError as error:
             return str(error)
 
@@ -157,9 +174,10 @@ def sort_out(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
             if isinstance(verdict, str):
                 broken.append(verdict)
             else:
-                key, size = verdict
-                verdicts[key] = size
-                photographs.append(Photograph(path, *size))
+                key, found = verdict
+                verdicts[key] = found
+                dtype = found[2] if how else "uint8"
+                photographs.append(Photograph(path, *found[:2], channels=channels, dtype=dtype))
     if verdicts.keys() - remembered.keys():
         try:
             remember(remembered_in, verdicts)
@@ -168,6 +186,6 @@ def sort_out(paths: Sequence[Path]) -> tuple[list[Photograph], list[str]]:
     return photographs, broken
 
 
-def _cache_file(paths: Sequence[Path]) -> Path:
-    digest = hashlib.sha256(os.fsencode("\n".join(str(path.resolve()) for path in paths))).hexdigest()
-    return cache_folder() / "surveys" / f"{digest[:16]}.json"
+def _cache_file(paths: Sequence[Path], how: str) -> Path:
+    name = hashlib.sha256(os.fsencode("\n".join(str(path.resolve()) for path in paths) + how)).hexdigest()
+    return cache_folder() / "surveys" / f"{name[:16]}.json"

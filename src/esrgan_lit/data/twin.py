@@ -18,7 +18,7 @@ from esrgan_lit.data.photographs import Photograph
 from esrgan_lit.degradations.bicubic import crop_to_multiple
 from esrgan_lit.degradations.pairs import Degradation
 from esrgan_lit.files import digest, file_name, locked, readable_bytes, write_text
-from esrgan_lit.images.levels import to_planes
+from esrgan_lit.images.levels import to_computable, to_planes
 from esrgan_lit.images.writing import save_image
 
 log = logging.getLogger(__name__)
@@ -56,22 +56,24 @@ def degraded_twin(high_res: Sequence[Photograph], degradation: Degradation, fold
     log.info("degraded validation images: %d in %s (%s)", len(files), place, size)
     scale = degradation.scale
     sizes = [(image.height // scale, image.width // scale) for image in high_res]
-    return [Photograph(path, *each) for path, each in zip(files, sizes, strict=True)]
+    kinds = [{"channels": one.channels, "dtype": "uint8" if one.dtype == "uint8" else "float32"} for one in high_res]
+    return [Photograph(path, *each, **kind) for path, each, kind in zip(files, sizes, kinds, strict=True)]
 
 
 def _write_missing(
     high_res: Sequence[Photograph], degradation: Degradation, settings: dict[str, Any], place: Path
 ) -> list[Path]:
     """Make the images that a twin's record does not have, or has otherwise; return all files."""
-    files = [place / file_name(f"{name}.png") for name in unique_names([image.path for image in high_res])]
+    suffix = ".png" if high_res[0].channels == 3 else ".npy"
+    files = [place / file_name(f"{name}{suffix}") for name in unique_names([image.path for image in high_res])]
     record = _read_record(place)
     missing = [
         number for number, path in enumerate(files) if not path.is_file() or record.get(path.name) != digest(path)
     ]
     for number in tqdm(missing, f"degrading {place.name}", unit="image", disable=len(missing) < 10):
         image = crop_to_multiple(high_res[number].same_pixels(), degradation.scale)
-        low_res = degradation.degrade(to_planes(image)[0], number)
-        if low_res.dtype != torch.uint8 or len(low_res) != 3:
+        low_res = degradation.degrade(to_computable(to_planes(image)[0]), number)
+        if suffix == ".png" and (low_res.dtype != torch.uint8 or len(low_res) != 3):
             raise TypeError("PNG files of 8-bit RGB would not hold these images")
         save_image(np.ascontiguousarray(low_res.permute(1, 2, 0).cpu().numpy()), files[number])
         record[files[number].name] = digest(files[number])

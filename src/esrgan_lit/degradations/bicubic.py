@@ -49,7 +49,12 @@ class Bicubic(Degradation):
         return self(high_res)
 
     def __call__(self, high_res: Tensor) -> Tensor:
-        """Shrink uint8 images (…, height, width), whose sides are multiples of the scale."""
+        """Shrink images (…, height, width), whose sides are multiples of the scale.
+
+        They are uint8 levels, or values in [0, 1]: those are not rounded, and what overshoots is clamped.
+        """
+        if high_res.is_floating_point():
+            return resize(high_res, 1 / self.scale, self.boundary).clamp(0, 1)
         if self.form == "uint8":
             return resize(high_res, 1 / self.scale, self.boundary)
         exact = resize(high_res.double() / 255, 1 / self.scale, self.boundary)

@@ -95,6 +95,10 @@ class BsrganDegradation(RandomDegradation):
             least = -(-reach // self.scale) * self.scale
             raise ValueError(f"margin {self.margin} is less than the {reach} pixels that two blurs reach; use {least}")
 
+    def rgb_only(self, channels: int) -> str:
+        """Return another degradation: JPEG is always part of this one."""
+        return "degradation=bicubic"
+
     def draw(self, random: np.random.Generator) -> BsrganSteps:
         """Draw what is done to one image."""
         seed = int(random.integers(2**62))

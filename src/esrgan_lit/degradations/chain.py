@@ -89,8 +89,9 @@ class RandomDegradation(Degradation):
         return torch.stack(low_res), torch.stack(high_res)
 
     def to_levels(self, levels: Tensor, steps: Steps) -> Tensor:
-        """Degrade levels (channels, height, width), and round."""
-        return (self.apply(to_unit(levels), steps).clamp(0, 1) * 255).round().byte()
+        """Degrade levels (channels, height, width), and round; or values in [0, 1], which are not rounded."""
+        low_res = self.apply(to_unit(levels), steps).clamp(0, 1)
+        return low_res if levels.is_floating_point() else (low_res * 255).round().byte()
 
 
 def noise_generator(steps: Steps, device: torch.device) -> torch.Generator:

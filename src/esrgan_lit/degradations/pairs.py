@@ -13,7 +13,10 @@ from esrgan_lit.resize import Boundary
 
 
 class Pair(NamedTuple):
-    """Low- and high-resolution images: RGB in [0, 1], (batch, 3, height, width), the latter ``scale`` times larger."""
+    """Low- and high-resolution images in [0, 1], (batch, channels, height, width), the latter ``scale`` times larger.
+
+    Channels are RGB, unless a training has others.
+    """
 
     low_res: Tensor
     high_res: Tensor
@@ -23,11 +26,11 @@ class Crops(NamedTuple):
     """A batch of high-resolution crops before they are pairs.
 
     Attributes:
-        levels: uint8 (batch, side, side, 3), each with the degradation's margin around it.
+        levels: (batch, side, side, channels), uint8 or float32 in [0, 1], each with the degradation's margin around it.
         orientations: the flip and rotation to come of each, 0 … 7 (0 is none), as plain numbers: no GPU has to be
             waited for to read them.
         numbers: of the samples, from which random degradations draw.
-        partners: uint8 (batch, side / scale, side / scale, 3), low resolution where it is given, without a margin.
+        partners: (batch, side / scale, side / scale, channels), low resolution where it is given, without a margin.
     """
 
     levels: Tensor
@@ -37,7 +40,7 @@ class Crops(NamedTuple):
 
 
 class Degradation(ABC):
-    """Makes low-resolution images of 8-bit levels; whatever is random in it depends on a sample's number alone.
+    """Makes low-resolution images; whatever is random in it depends on a sample's number alone.
 
     Attributes:
         scale: factor between high and low resolution.
@@ -62,9 +65,16 @@ class Degradation(ABC):
         """Return the low-resolution image of a whole one.
 
         Args:
-            high_res: uint8 (…, height, width), whose sides are multiples of the scale.
+            high_res: (…, height, width), whose sides are multiples of the scale: uint8 levels, or values in [0, 1].
             number: of the sample.
+
+        Returns:
+            The same kind of samples.
         """
+
+    def rgb_only(self, channels: int) -> str:
+        """Return what leaves out the parts that do not take so many channels, as overrides; "" where there are none."""
+        return ""
 
     def pair_up(self, crops: Crops) -> tuple[Tensor, Tensor]:
         """Return low- and high-resolution levels of a batch, without margins, flipped and rotated as ``crops`` says.

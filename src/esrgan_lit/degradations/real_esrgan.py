@@ -169,6 +169,17 @@ class RealEsrganDegradation(RandomDegradation):
             least = -(-reach // self.scale) * self.scale
             raise ValueError(f"margin {self.margin} is less than the {reach} pixels that filters reach; use {least}")
 
+    def rgb_only(self, channels: int) -> str:
+        """Return how JPEG and gray noise are left out; one channel may have the latter."""
+        gray = [channels > 1 and one.gray > 0 and one.noise["none"] < 1 for one in (self.first, self.second)]
+        remedies = {
+            "data.degradation.first.quality=null": self.first.quality is not None,
+            "data.degradation.first.gray=0": gray[0],
+            "data.degradation.second.quality=null": self.second.quality is not None,
+            "data.degradation.second.gray=0": gray[1],
+        }
+        return " ".join(remedy for remedy, needed in remedies.items() if needed)
+
     def draw(self, random: np.random.Generator, batch: np.random.Generator | None = None) -> RealEsrganSteps:
         """Draw what is done to one image.
 

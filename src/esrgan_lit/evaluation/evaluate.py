@@ -87,9 +87,11 @@ def _outputs(
     """Yield each method and the file with its output, or why there is none."""
     low_res = digest_image(images.low_res)
     for method in methods:
-        path = cache / "outputs" / f"{_key(CACHE_VERSION, method.fingerprint, low_res)}.png"
+        channels = images.low_res.shape[2]
+        suffix = ".png" if channels == 3 else ".npy"
+        path = cache / "outputs" / f"{_key(CACHE_VERSION, method.fingerprint, low_res)}{suffix}"
         try:
-            if not _is_whole(path):
+            if not _is_whole(path, channels):
                 save_image(method.enlarge(images.low_res), path)
             yield method.name, path
         except RuntimeError as error:  # NaN, or out of memory
@@ -97,10 +99,10 @@ def _outputs(
     yield from case.finished.items()
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: Path, channels: int) -> bool:
     """Return whether a remembered output is there and not damaged."""
     try:
-        read_image(path)
+        read_image(path, channels)
     except OSError:
         return False
     return True
@@ -119,7 +121,8 @@ def _score(
     if isinstance(output, OutputError):
         return Result(test_set.name, case.name, method, None, absent, str(output))
     try:
-        image, fitted = fit(read_image(output), images.high_res, images.low_res, test_set.degradation.scale)
+        made = read_image(output, test_set.channels)
+        image, fitted = fit(made, images.high_res, images.low_res, test_set.degradation.scale)
     except ValueError as error:
         return Result(test_set.name, case.name, method, None, absent, str(error))
     values = _remembered_scores(image, fitted, metrics, cache)

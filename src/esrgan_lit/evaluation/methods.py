@@ -42,8 +42,8 @@ class Method(NamedTuple):
         name: in tables.
         source: what it is, for the report.
         fingerprint: changes whenever its outputs could.
-        enlarge: uint8 RGB (height, width, 3) → uint8 RGB, scale times larger; OutputError or RuntimeError where it
-            cannot.
+        enlarge: an image (height, width, channels), such as uint8 RGB → the same of its dtype, scale times larger;
+            OutputError or RuntimeError where it cannot.
     """
 
     name: str
@@ -54,7 +54,12 @@ class Method(NamedTuple):
 
 def bicubic(scale: int) -> Method:
     """Return MATLAB's bicubic interpolation."""
-    return Method(BICUBIC, "MATLAB's bicubic imresize", f"bicubic {scale}", lambda image: imresize(image, scale))
+
+    def enlarge(image: np.ndarray) -> np.ndarray:
+        large = imresize(image, scale)
+        return large.clip(0, 1) if large.dtype.kind == "f" else large
+
+    return Method(BICUBIC, "MATLAB's bicubic imresize", f"bicubic {scale}", enlarge)
 
 
 def network(name: str, path: str | Path, runner: "Runner") -> Method:
@@ -69,7 +74,7 @@ def network(name: str, path: str | Path, runner: "Runner") -> Method:
         WeightsError: when nothing can read it, or it enlarges by another factor.
         FileNotFoundError: when there is no such file.
     """
-    model = _read_for(runner.scale, path)
+    model = _read_for(runner, path)
     return Method(name, f"{path}{runner.remark}", f"{digest(_file(path))} {runner.fingerprint}", runner.run(model))
 
 
@@ -101,7 +106,7 @@ def alpha_series(
     wrong = [alpha for alpha in alphas if not 0 <= alpha <= 1]
     if wrong:
         raise ValueError(f"alpha {wrong[0]:g} is not in [0, 1]: 0 is the PSNR network, 1 the GAN's")
-    ends = [_read_for(runner.scale, path) for path in (psnr, gan)]
+    ends = [_read_for(runner, path) for path in (psnr, gan)]
     run_psnr, run_gan = (runner.run(end) for end in ends)
     pair = f"{digest(_file(psnr))} {digest(_file(gan))} {runner.fingerprint}"
     source = f"(1 − α) · {psnr} + α · {gan}{runner.remark}"
@@ -126,12 +131,18 @@ def alpha_series(
     return methods
 
 
-def _read_for(scale: int, path: str | Path) -> nn.Module:
+def _read_for(runner: "Runner", path: str | Path) -> nn.Module:
+    scale = runner.scale
     model, found = read_network(path)
     if (found, scale) == (2, 3):
         model, found = read_network(path, scale)  # shapes alone may leave that open
     if found != scale:
         raise WeightsError(f"{path} enlarges {found} times, but scale is {scale}; give scale={found} or leave it out")
+    if isinstance(model, Generator) and model.channels != runner.channels:
+        raise WeightsError(
+            f"{path} takes images of {model.channels} channels, and channels={runner.channels}; give "
+            f"channels={model.channels}, or another network"
+        )
     return model
 
 
@@ -221,6 +232,7 @@ class Runner:
         scale: that they must have.
         device: that they run on; by default a GPU where there is one.
         back_project: what their outputs are put through before they become images; None for nothing.
+        channels: of the images.
 
     Raises:
         ValueError: for a back projection that is not known.
@@ -229,6 +241,7 @@ class Runner:
     scale: int
     device: torch.device = field(default_factory=default_device)
     back_project: BackProjection | None = None
+    channels: int = 3
 
     def __post_init__(self) -> None:
         if self.back_project not in (None, *BACK_PROJECTIONS):
@@ -271,7 +284,7 @@ class _Enlarger:
                 raise OutputError(
                     f"{wrong:.2%} of its output is NaN or infinite; such weights overflowed, in training or in float16"
                 )
-            self.last = digest, to_image(output)
+            self.last = digest, to_image(output, image.dtype)
         return self.last[1]
 
 

@@ -12,7 +12,7 @@ from esrgan_lit.data.pairing import normalized, pair_files, unique_names
 from esrgan_lit.data.photographs import sort_out
 from esrgan_lit.degradations.bicubic import Bicubic, crop_to_multiple
 from esrgan_lit.evaluation.methods import digest_image
-from esrgan_lit.images.levels import to_image, to_planes, to_unit
+from esrgan_lit.images.levels import to_computable, to_planes
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
 
@@ -31,7 +31,7 @@ class Case(NamedTuple):
 
 
 class Images(NamedTuple):
-    """A case's images, uint8 RGB (height, width, 3), and what had to be done to them."""
+    """A case's images, (height, width, channels) as they were read, and what had to be done to them."""
 
     high_res: np.ndarray
     low_res: np.ndarray
@@ -46,6 +46,7 @@ class TestSet(NamedTuple):
         cases: its images.
         degradation: makes low-resolution images where none are given.
         border: pixels that its protocol shaves off each side; None for the usual ones.
+        channels: that images are read with.
     """
 
     __test__ = False  # for pytest, which would collect the name
@@ -54,6 +55,7 @@ class TestSet(NamedTuple):
     cases: list[Case]
     degradation: Bicubic
     border: int | None = None
+    channels: int = 3
 
     @property
     def origin(self) -> str:
@@ -75,11 +77,12 @@ class TestSet(NamedTuple):
     def read(self, case: Case) -> Images:
         """Decode one case; the ground truth is cropped to what its low-resolution image covers."""
         scale = self.degradation.scale
-        high_res = read_image(case.high_res)
+        high_res = read_image(case.high_res, self.channels)
         if case.low_res is None:
             high_res = crop_to_multiple(high_res, scale)
-            return Images(high_res, to_image(to_unit(self.degradation(to_planes(high_res)))), "")
-        low_res = read_image(case.low_res)
+            low_res = self.degradation(to_computable(to_planes(high_res)))[0]
+            return Images(high_res, np.ascontiguousarray(low_res.permute(1, 2, 0).numpy()), "")
+        low_res = read_image(case.low_res, self.channels)
         covered = high_res[: low_res.shape[0] * scale, : low_res.shape[1] * scale]
         note = (
             ""
@@ -93,7 +96,7 @@ def fit(output: np.ndarray, truth: np.ndarray, low_res: np.ndarray, scale: int) 
     """Crop an output and its ground truth to what both cover.
 
     Args:
-        output: of a method, uint8 RGB (height, width, 3).
+        output: of a method, (height, width, channels).
         truth: the ground truth, of the same kind.
         low_res: what the output was made from.
         scale: integer factor between the two.
@@ -112,7 +115,9 @@ def fit(output: np.ndarray, truth: np.ndarray, low_res: np.ndarray, scale: int) 
     return output[:height, :width], cropped
 
 
-def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Bicubic, root: str | Path) -> list[TestSet]:
+def open_sets(
+    settings: Mapping[str, Mapping[str, Any]], degradation: Bicubic, root: str | Path, channels: int = 3
+) -> list[TestSet]:
     """Find and check the images of all sets, before time is spent.
 
     Args:
@@ -122,6 +127,7 @@ def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Bicubic, r
             ``finished``: {method: folder}.
         degradation: makes low-resolution images where there is no ``lr``.
         root: folder that holds the data sets.
+        channels: that images are read with.
 
     Raises:
         ValueError: naming the images that do not pair up or do not decode, or sizes that do not belong together.
@@ -151,7 +157,7 @@ def open_sets(settings: Mapping[str, Mapping[str, Any]], degradation: Bicubic, r
                 )
                 for stem, path in truths.items()
             ]
-        sets.append(TestSet(name, cases, degradation, setting.get("border")))
+        sets.append(TestSet(name, cases, degradation, setting.get("border"), channels))
     _check_sizes(sets)
     return sets
 
@@ -228,7 +234,8 @@ def _partners(
 
 def _check_sizes(sets: Sequence[TestSet]) -> None:
     """Decode every file once, in parallel, and refuse sizes that do not belong together."""
-    photographs, faults = sort_out(list(dict.fromkeys(_files(case for test_set in sets for case in test_set.cases))))
+    files = list(dict.fromkeys(_files(case for test_set in sets for case in test_set.cases)))
+    photographs, faults = sort_out(files, sets[0].channels)
     if faults:
         raise ValueError(f"{len(faults)} images cannot be decoded:\n  " + "\n  ".join(faults[:10]))
     sizes = {photograph.path: (photograph.height, photograph.width) for photograph in photographs}

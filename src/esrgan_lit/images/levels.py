@@ -22,7 +22,7 @@ def to_batch(image: np.ndarray) -> Tensor:
 def to_planes(image: np.ndarray) -> Tensor:
     """Convert an image (height, width[, channels]) to (1, channels, height, width) of its own dtype and levels."""
     pixels = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(pixels)).unsqueeze(0)
+    return torch.from_numpy(np.require(pixels, requirements=("C", "W"))).unsqueeze(0)
 
 
 def to_unit(levels: Tensor) -> Tensor:
@@ -38,7 +38,14 @@ def round_to_levels(values: Tensor, full: int = 255) -> Tensor:
 
 
 def to_image(batch: Tensor, dtype: DTypeLike = np.uint8) -> np.ndarray:
-    """Convert (1, channels, height, width) to (height, width, channels) of uint8 or uint16, clamped and rounded."""
+    """Convert (1, channels, height, width) to (height, width, channels), clamped; of uint8 or uint16, rounded.
+
+    Args:
+        batch: in [0, 1].
+        dtype: uint8, uint16, or float32 for [0, 1].
+    """
+    if np.dtype(dtype).kind == "f":
+        return np.ascontiguousarray(batch.squeeze(0).float().clamp(0, 1).permute(1, 2, 0).cpu().numpy())
     levels = round_to_levels(batch.squeeze(0).float(), np.iinfo(dtype).max)
     levels = levels.to(getattr(torch, np.dtype(dtype).name))
     return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())
@@ -67,5 +74,27 @@ def from_samples(samples: np.ndarray, most: int) -> np.ndarray:
 
 
 def reduced_to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Convert uint16 levels to uint8, 65535 to 255; uint8 stays as it is."""
-    return np.round(pixels / np.float32(257)).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    """Convert uint16 levels, or float32 in [0, 1], to uint8 levels; uint8 stays as it is."""
+    if pixels.dtype == np.uint16:
+        return np.round(pixels / np.float32(257)).astype(np.uint8)
+    return pixels if pixels.dtype == np.uint8 else to_levels(pixels, np.uint8)
+
+
+def as_colors(image: np.ndarray) -> np.ndarray:
+    """Return the first three channels of an image (height, width, channels), or the first of fewer, as uint8 RGB."""
+    colors = reduced_to_8_bits(image[..., : 3 if image.shape[2] > 2 else 1])
+    return colors if colors.shape[2] == 3 else np.repeat(colors, 3, axis=2)
+
+
+def as_shown(image: np.ndarray) -> np.ndarray:
+    """Return all channels of an image (height, width, channels) to look at: uint8 RGB (rows · height, width, 3).
+
+    The first row is that of :func:`as_colors`; every channel that is not in it is a further row, in gray.
+    """
+    further = range(3 if image.shape[2] > 2 else 1, image.shape[2])
+    return np.concatenate([as_colors(image), *(as_colors(image[..., place : place + 1]) for place in further)])
+
+
+def to_computable(levels: Tensor) -> Tensor:
+    """Return uint8 levels as they are, and deeper ones in [0, 1]: PyTorch computes next to nothing with uint16."""
+    return levels if levels.dtype == torch.uint8 else to_unit(levels)

@@ -10,7 +10,7 @@ from pathlib import Path
 _NAMES = """
     png apng jpg jpeg jpe jfif webp gif bmp dib tif tiff ppm pgm pbm pnm pam avif avifs heic heif hif jxl jxr wdp hdp
     jls jp2 j2k j2c jpc jpf jpx tga icb vda vst dds ico cur icns pcx dcx psd qoi sgi rgb rgba bw ras sun msp pcd pxr
-    xbm xpm blp ftc ftu fli flc gbr mpo fit fits
+    xbm xpm blp ftc ftu fli flc gbr mpo fit fits npy
 """
 SUFFIXES = tuple(f".{name}" for name in _NAMES.split())
 _EXTRAS = dict.fromkeys((".heic", ".heif", ".hif"), ("pillow_heif", "formats"))

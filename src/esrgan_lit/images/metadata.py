@@ -53,6 +53,7 @@ HOLDS = {
     ".webp": Holds(gray=False),
     ".avif": Holds(gray=False),
     ".bmp": Holds(profile=False, exif=False, xmp=False),
+    ".npy": Holds(profile=False, exif=False, xmp=False),
 }
 
 
@@ -145,7 +146,7 @@ def fitted(picture: Picture, suffix: str, pixels: np.ndarray) -> tuple[Picture, 
 
     Args:
         picture: what is to be written.
-        suffix: of the format: .png, .jpg, .tif, .webp, .avif or .bmp.
+        suffix: of the format: .png, .jpg, .tif, .webp, .avif, .bmp or .npy.
         pixels: as they will be written.
     """
     holds, lost = HOLDS[suffix], []

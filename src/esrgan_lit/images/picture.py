@@ -13,8 +13,9 @@ Chunk = tuple[bytes, bytes]
 class Picture(NamedTuple):
     """Pixels and what is kept beside them, each fact in one place.
 
-    ``pixels`` is uint8 or uint16: (height, width) gray, or (height, width, channels) with 2 (gray and alpha), 3 or 4
-    (RGB and alpha) channels, upright. Alpha is straight, not premultiplied.
+    ``pixels`` is uint8, uint16, or float32 in [0, 1]: (height, width) gray, or (height, width, channels) with 1 channel
+    (gray), 2 (gray and alpha), 3 or 4 (RGB and alpha), or any number of bands; upright. Alpha is straight, not
+    premultiplied.
     """
 
     pixels: np.ndarray
@@ -31,6 +32,8 @@ class Picture(NamedTuple):
     """Of JPEG and GIF."""
     chunks: tuple[Chunk, ...] = ()
     """PNG's own texts and color chunks (gAMA, cHRM, sRGB, cICP …), as they are: name and data."""
+    bands: bool = False
+    """Whether nothing is told of what its channels mean, such as near infrared: none of them is transparency."""
 
 
 class Decoded(NamedTuple):
@@ -38,7 +41,7 @@ class Decoded(NamedTuple):
 
     picture: Picture
     kind: str
-    """What its samples are: gray, RGB, palette, CMYK, LAB or YCbCr."""
+    """What its samples are: gray, RGB, palette, CMYK, LAB, YCbCr or bands."""
     bits: int = 8
     """Of a stored sample."""
     orientation: int = 1
@@ -62,9 +65,9 @@ class PictureError(OSError):
     """A file that cannot be read, or a picture that a format cannot hold."""
 
 
-def has_alpha(pixels: np.ndarray) -> bool:
+def has_alpha(picture: Picture) -> bool:
     """Return whether the last channel is transparency."""
-    return pixels.ndim == 3 and pixels.shape[2] in (2, 4)
+    return not picture.bands and picture.pixels.ndim == 3 and picture.pixels.shape[2] in (2, 4)
 
 
 def chosen_frame(frames: int, frame: int | None, pages: bool = False) -> tuple[int, tuple[str, ...]]:

@@ -5,14 +5,14 @@ What a sample means is told by the file, in each format's own way; nothing is co
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from esrgan_lit.images import codecs, jpeg, netpbm, pillow, png, tiff
+from esrgan_lit.images import codecs, jpeg, netpbm, npy, pillow, png, tiff
 from esrgan_lit.images.levels import reduced_to_8_bits
 from esrgan_lit.images.picture import Decoded, Header, Picture, PictureError
 
@@ -24,11 +24,11 @@ for _name in ("tifffile", "imagecodecs"):
 class _Format(Protocol):
     """A module that reads a format."""
 
-    probe: Callable[[Path], Header]
-    read: Callable[[Path, int | None], Decoded]
+    def probe(self, path: Path, /) -> Header: ...
+    def read(self, path: Path, frame: int | None = None, /) -> Decoded: ...
 
 
-def read_picture(path: Path, frame: int | None = None) -> Picture:
+def read_picture(path: Path, frame: int | None = None, bands: bool = False) -> Picture:
     """Read an image file as it is meant to be seen: upright, palettes expanded, CMYK turned into sRGB.
 
     What is left out is said in one warning, and nothing that is beside the pixels ends it.
@@ -36,13 +36,14 @@ def read_picture(path: Path, frame: int | None = None) -> Picture:
     Args:
         path: an image file, of any format that Pillow or imagecodecs reads; its content tells which.
         frame: which of its frames or pages, from 0; None takes the only one, or the first of an animation.
+        bands: take samples of a TIFF file that are told to be neither color nor transparency, too.
 
     Raises:
         PictureError: naming the file, when it is no image, is cut short, has samples of unknown range, has several
             pages and none is named, has no such frame, or needs an extra that is not installed.
     """
     with errors_named(path):
-        decoded = decode(path, frame)
+        decoded = decode(path, frame, bands)
         for note in decoded.notes:
             log.warning("%s: %s", path, note)
         if decoded.faults:
@@ -50,34 +51,59 @@ def read_picture(path: Path, frame: int | None = None) -> Picture:
         return decoded.picture._replace(pixels=_upright(decoded.picture.pixels, decoded.orientation))
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Decode a file as uint8 RGB (height, width, 3), turned upright: what networks train on and are measured by.
+def read_image(path: Path, channels: int = 3) -> np.ndarray:
+    """Decode a file, turned upright, as networks train on it and are measured by it: see :func:`as_channels`.
 
-    Grayscale is repeated over the channels, 16 bits are reduced to 8, transparency is dropped, and color profiles are
-    not looked at. Of a file with several pages none is taken; of an animation the first frame, with a warning.
+    Of a file with several pages none is taken; of an animation the first frame, with a warning.
+
+    Args:
+        path: an image file.
+        channels: that it must have; 3 takes whatever can be RGB.
 
     Raises:
-        PictureError: as :func:`read_picture`.
+        PictureError: as :func:`read_picture`, and for a file of other channels.
     """
     with errors_named(path):
-        decoded = decode(path)
+        decoded = decode(path, bands=channels != 3)
         for note in decoded.notes:
             _say_once(path, note)
-        return as_rgb(decoded)
+        return as_channels(decoded, channels)
 
 
-def as_rgb(decoded: Decoded) -> np.ndarray:
-    """Return upright uint8 RGB (height, width, 3) of what was decoded."""
-    pixels = reduced_to_8_bits(_upright(decoded.picture.pixels, decoded.orientation))
-    if pixels.ndim == 2 or pixels.shape[2] == 2:
-        gray = pixels.reshape(*pixels.shape[:2], -1)[..., :1]
-        return np.repeat(gray, 3, axis=2)
-    return np.ascontiguousarray(pixels[..., :3])
+def as_channels(decoded: Decoded, channels: int = 3) -> np.ndarray:
+    """Return upright (height, width, channels) of what was decoded; color profiles are not looked at.
+
+    With 3 channels it is uint8 RGB: grayscale is repeated, 16 bits are reduced to 8, transparency is dropped. With any
+    other number they are the file's own samples, in the file's own depth: uint8, uint16, or float32 in [0, 1]. Of gray
+    with transparency one channel is the gray.
+
+    Raises:
+        ValueError: for a file of other channels.
+    """
+    pixels = _upright(decoded.picture.pixels, decoded.orientation)
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    found = pixels.shape[2]
+    if not decoded.picture.bands:
+        if channels == 3:
+            pixels = reduced_to_8_bits(pixels)
+            return np.repeat(pixels[..., :1], 3, axis=2) if found < 3 else np.ascontiguousarray(pixels[..., :3])
+        if (channels, found) == (1, 2):
+            return np.ascontiguousarray(pixels[..., :1])
+    if found != channels:
+        first = pixels.shape[0] == channels and decoded.picture.bands
+        remedy = "save it with channels last, np.moveaxis(array, 0, -1)" if first else "convert it or remove it"
+        channel = "channel" if found == 1 else "channels"
+        raise ValueError(
+            f"it has {found} {channel} ({decoded.kind}), and {channels} are asked for; {remedy}, or give "
+            f"channels={found}"
+        )
+    return pixels
 
 
-def decode(path: Path, frame: int | None = None) -> Decoded:
+def decode(path: Path, frame: int | None = None, bands: bool = False) -> Decoded:
     """Decode a file as it is stored. Raises whatever its decoder does: see :func:`errors_named`."""
-    return _format_of(path).read(path, frame)
+    form = _format_of(path)
+    return tiff.read(path, frame, bands) if form is tiff else form.read(path, frame)
 
 
 def count_frames(path: Path) -> int:
@@ -109,6 +135,8 @@ def _format_of(path: Path) -> _Format:
         return jpeg
     if start.startswith(tiff.SIGNATURES):
         return tiff
+    if start.startswith(npy.SIGNATURE):
+        return npy
     if start[:2] in netpbm.KINDS and start[2:3].isspace():
         return netpbm
     return codecs if codecs.kind_of(start) else pillow

@@ -54,8 +54,14 @@ def probe(path: Path) -> Header:
         )
 
 
-def read(path: Path, frame: int | None = None) -> Decoded:
-    """Decode a page of a TIFF file."""
+def read(path: Path, frame: int | None = None, bands: bool = False) -> Decoded:
+    """Decode a page of a TIFF file.
+
+    Args:
+        path: of the file.
+        frame: which page, from 0; None takes the only one.
+        bands: take all samples of a page that has some of no told meaning.
+    """
     import tifffile
 
     with tifffile.TiffFile(path) as file:
@@ -67,9 +73,11 @@ def read(path: Path, frame: int | None = None) -> Decoded:
         check_room(page.imagelength, page.imagewidth, max(1, page.samplesperpixel * page.bitspersample // 8))
         faults: list[str] = []
         profile, beside, orientation = _beside(path, file, page, faults)
-        pixels, profile, notes = _meant(path, page, checked_profile(profile, faults), faults)
-        beside = beside._replace(pixels=pixels, profile=profile)
-        return Decoded(beside, _KINDS[page.photometric], page.bitspersample, orientation, notes, tuple(faults))
+        bands = bands and _has_bands(page)
+        pixels, profile, notes = _meant(path, page, checked_profile(profile, faults), faults, bands)
+        beside = beside._replace(pixels=pixels, profile=profile, bands=bands)
+        kind = "bands" if bands else _KINDS[page.photometric]
+        return Decoded(beside, kind, page.bitspersample, orientation, notes, tuple(faults))
 
 
 def _pages(file: Any) -> list[Any]:
@@ -96,8 +104,19 @@ def _number(page: Any, tag: int, default: int) -> Any:
     return page.tags[tag].value if tag in page.tags else default
 
 
+def _has_bands(page: Any) -> bool:
+    """Return whether a page has samples beyond gray or RGB that are not told to be transparency."""
+    if page.photometric not in (_BLACK_IS_ZERO, _RGB):
+        return False
+    beyond = page.samplesperpixel - _COLORS.get(page.photometric, 3)
+    if beyond == 1 and 338 not in page.tags:
+        return False
+    told = [int(each) for each in page.extrasamples][:beyond]
+    return beyond > sum(each in (_PREMULTIPLIED, _STRAIGHT) for each in told)
+
+
 def _meant(
-    path: Path, page: Any, profile: bytes | None, faults: list[str]
+    path: Path, page: Any, profile: bytes | None, faults: list[str], bands: bool
 ) -> tuple[np.ndarray, bytes | None, tuple[str, ...]]:
     """Return a page's levels, the profile that goes with them, and what was not taken."""
     kind, bits = page.photometric, page.bitspersample
@@ -116,7 +135,7 @@ def _meant(
     if page.axes.startswith("S"):  # a plane for each channel
         samples = np.moveaxis(samples, 0, -1)
     samples = samples.reshape(page.imagelength, page.imagewidth, -1)
-    colors = samples[..., : _COLORS.get(kind, 3)]
+    colors = samples if bands else samples[..., : _COLORS.get(kind, 3)]
     alpha, notes = _alpha(page, samples, colors.shape[2])
     if kind == _PALETTE:
         pixels = np.moveaxis(page.colormap >> 8, 0, -1).astype(np.uint8)[colors[..., 0].astype(np.uint16)]
@@ -164,7 +183,8 @@ def _alpha(page: Any, samples: np.ndarray, colors: int) -> tuple[np.ndarray | No
     transparent = [at for at, meaning in enumerate(told) if meaning in (_PREMULTIPLIED, _STRAIGHT)]
     if beyond > 1 and not transparent:
         raise ValueError(
-            f"it has {samples.shape[2]} bands, and {beyond} of them are told to be no color; save three as RGB"
+            f"it has {samples.shape[2]} bands, and {beyond} of them are told to be no color; save three as RGB, or "
+            f"give channels={samples.shape[2]}"
         )
     alpha = samples[..., colors + transparent[0], None] if transparent else None
     rest = beyond - (alpha is not None)
@@ -219,13 +239,16 @@ def write(picture: Picture, path: Path) -> None:
     import tifffile
 
     exif = picture.exif or Exif()
+    channels = 1 if picture.pixels.ndim == 2 else picture.pixels.shape[2]
+    colors = 3 if channels in (3, 4) else 1
+    further = ["unassalpha"] if has_alpha(picture) else ["unspecified"] * (channels - colors)
     tifffile.imwrite(
         path,
         picture.pixels,
         byteorder=exif.order,
-        photometric="rgb" if picture.pixels.ndim == 3 and picture.pixels.shape[2] > 2 else "minisblack",
-        planarconfig="contig" if picture.pixels.ndim == 3 else None,
-        extrasamples=["unassalpha"] if has_alpha(picture.pixels) else None,
+        photometric="rgb" if colors == 3 else "minisblack",
+        planarconfig="contig" if channels > 1 else None,
+        extrasamples=further or None,
         compression="deflate",
         iccprofile=picture.profile,
         resolution=picture.dpi,

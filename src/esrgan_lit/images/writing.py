@@ -15,8 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 from esrgan_lit.files import atomic_write
 from esrgan_lit.images import tiff
 from esrgan_lit.images.exif import Exif
-from esrgan_lit.images.formats import DEFAULT_QUALITY, SUFFIXES_WITH_ALPHA
-from esrgan_lit.images.levels import reduced_to_8_bits
+from esrgan_lit.images.formats import DEFAULT_QUALITY, SUFFIXES_WITH_ALPHA, SUFFIXES_WITH_BANDS
+from esrgan_lit.images.levels import reduced_to_8_bits, to_levels
 from esrgan_lit.images.metadata import fitted, photoshop_block, resolution_entries
 from esrgan_lit.images.picture import Picture, PictureError, has_alpha
 from esrgan_lit.images.png import XMP_KEYWORD, with_chunks
@@ -25,14 +25,20 @@ log = logging.getLogger(__name__)
 
 _MOST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".avif": 32_768, ".bmp": 2**31 - 1, ".png": 2**31 - 1}
 _SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
-_DEEP_SUFFIXES = (".png", ".tif", ".tiff")
+_DEEP_SUFFIXES = (".png", ".tif")
 
 
 def check_format(picture: Picture, path: Path) -> None:
     """Raise PictureError when the format that a file's suffix names cannot hold a picture."""
-    if path.suffix.lower() not in SUFFIXES_WITH_ALPHA and has_alpha(picture.pixels):
+    suffix = path.suffix.lower()
+    channels = 1 if picture.pixels.ndim == 2 else picture.pixels.shape[2]
+    if (picture.bands or channels > 4) and suffix not in SUFFIXES_WITH_BANDS:
         raise PictureError(
-            f"{path.suffix} files have no transparency, and the picture has; use png, webp, tif or avif, or leave it "
+            f"{suffix} files hold no picture of {channels} bands; use tif or npy: --format same keeps each file's own"
+        )
+    if suffix not in SUFFIXES_WITH_ALPHA and has_alpha(picture):
+        raise PictureError(
+            f"{suffix} files have no transparency, and the picture has; use png, webp, tif or avif, or leave it "
             "out with --alpha-mode ignore"
         )
 
@@ -54,7 +60,8 @@ def check_size(path: Path, height: int, width: int) -> None:
 def written_picture(picture: Picture, path: Path, quality: int = DEFAULT_QUALITY) -> Iterator[Path]:
     """Write a picture in the format that the suffix names: it gets its name when the block ends well.
 
-    PNG and TIFF keep 16 bits, the other formats get 8. What a format cannot hold of what is beside the pixels is left
+    PNG and TIFF keep 16 bits, the other formats get 8; of floating point they get the same. A .npy file gets the pixels
+    as they are. What a format cannot hold of what is beside the pixels is left
     out, with one warning that says what.
 
     Args:
@@ -72,18 +79,29 @@ def written_picture(picture: Picture, path: Path, quality: int = DEFAULT_QUALITY
     check_size(path, *picture.pixels.shape[:2])
     suffix = path.suffix.lower()
     suffix = _SAME.get(suffix, suffix)
-    pixels = picture.pixels if suffix in _DEEP_SUFFIXES else reduced_to_8_bits(picture.pixels)
-    picture, lost = fitted(picture, suffix, pixels)
+    picture, lost = fitted(picture, suffix, _stored(picture.pixels, suffix))
     if lost:
         log.warning("%s: %s files do not hold, left out: %s", path, suffix, ", ".join(lost))
     with atomic_write(path) as unfinished:
-        if suffix == ".tif":
+        if suffix == ".npy":
+            np.save(unfinished, picture.pixels)
+        elif suffix == ".tif":
             tiff.write(picture, unfinished)
         elif suffix == ".png":
             _write_png(picture, unfinished)
         else:
             Image.fromarray(picture.pixels).save(unfinished, **_options(picture, suffix, quality))
         yield unfinished
+
+
+def _stored(pixels: np.ndarray, suffix: str) -> np.ndarray:
+    """Return pixels in the depth and the shape that a format holds."""
+    if suffix == ".npy":
+        return pixels
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    if suffix not in _DEEP_SUFFIXES:
+        return reduced_to_8_bits(pixels)
+    return to_levels(pixels, np.uint16) if pixels.dtype.kind == "f" else pixels
 
 
 def _options(picture: Picture, suffix: str, quality: int) -> dict[str, Any]:
@@ -147,6 +165,9 @@ def _write_png(picture: Picture, path: Path) -> None:
 
 
 def save_image(image: np.ndarray, path: Path) -> None:
-    """Write uint8 RGB (height, width, 3) in the format that the suffix names: whole, or not at all."""
+    """Write uint8 RGB (height, width, 3) in the format that the suffix names, or any array as .npy: whole, or not."""
     with atomic_write(path) as unfinished:
-        Image.fromarray(image).save(unfinished)
+        if path.suffix == ".npy":
+            np.save(unfinished, image)
+        else:
+            Image.fromarray(image).save(unfinished)

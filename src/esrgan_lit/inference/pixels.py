@@ -8,23 +8,37 @@ from torch import Tensor
 
 def check_image(image: np.ndarray) -> None:
     """Raise TypeError or ValueError for an array that is no image as ``upscale`` takes it."""
-    if image.dtype not in (np.uint8, np.uint16):
-        raise TypeError(f"image has dtype {image.dtype}; give uint8 levels 0 … 255, or uint16 levels 0 … 65535")
-    if image.ndim not in (2, 3) or (image.ndim == 3 and not 1 <= image.shape[2] <= 4) or 0 in image.shape:
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise TypeError(
+            f"image has dtype {image.dtype}; give uint8 levels 0 … 255, uint16 levels 0 … 65535, or float32 in 0 … 1"
+        )
+    if image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(
-            f"image has shape {image.shape}; give gray (height, width), or 1 to 4 channels as (height, width, channels)"
+            f"image has shape {image.shape}; give gray (height, width), or channels as (height, width, channels)"
+        )
+    if image.dtype == np.float32 and not (image.min() >= 0 and image.max() <= 1):  # NaN, too
+        raise ValueError(
+            f"image has float32 values from {image.min():g} to {image.max():g}; give values in 0 … 1: divide by the "
+            "largest that there can be, such as 255"
         )
 
 
-def alpha_goes_apart(channels: int, wanted: int) -> bool:
+def alpha_goes_apart(channels: int, wanted: int, bands: bool = False) -> bool:
     """Return whether an image's alpha goes through a network of ``wanted`` channels by itself, beside the colors.
+
+    Args:
+        channels: of the image.
+        wanted: of the network.
+        bands: none of the channels is alpha.
 
     Raises:
         ValueError: where the network takes neither the image nor its colors, with both numbers.
     """
-    has_alpha = channels in (2, 4)
+    if channels == wanted:
+        return False
+    has_alpha = channels in (2, 4) and not bands
     for apart in (False, True)[: 1 + has_alpha]:
-        if channels - apart in (1, wanted) or (wanted == 4 and not apart):
+        if channels - apart in (1, wanted) or (wanted == 4 and not apart and channels < 4 and not bands):
             return apart
     colors = channels - has_alpha
     raise ValueError(

@@ -27,9 +27,9 @@ def upscale(image: np.ndarray | Image.Image | str | Path, generator: Generator) 
     """Enlarge one image, where the generator's parameters are, with the engine that ``esrgan-upscale`` takes.
 
     Args:
-        image: uint8 or uint16: gray (height, width), or (height, width, channels) with 1 channel (gray), 2 (gray and
-            alpha), 3 (RGB) or 4 (RGB and alpha); or a Pillow image, or the path of an image file. Both are turned
-            upright as their EXIF says.
+        image: uint8, uint16, or float32 in [0, 1]: gray (height, width), or (height, width, channels) with 1 channel
+            (gray), 2 (gray and alpha), 3 (RGB), 4 (RGB and alpha) or as many as the network takes; or a Pillow image,
+            or the path of an image file. Both are turned upright as their EXIF says.
         generator: for example of ``load_generator``; it is left as it is. What was made ready for it is kept for the
             next image, for the last two generators, until their weights change. For other options make an
             :class:`Upscaler`.
@@ -39,8 +39,8 @@ def upscale(image: np.ndarray | Image.Image | str | Path, generator: Generator) 
         the image's dtype and channels, clamped and rounded.
 
     Raises:
-        TypeError: when an array is neither uint8 nor uint16.
-        ValueError: when it has another shape.
+        TypeError: when an array is neither uint8 nor uint16 nor float32.
+        ValueError: when it has another shape, or values outside [0, 1].
         OSError: when a file cannot be read.
     """
     if isinstance(image, Image.Image):
@@ -49,9 +49,12 @@ def upscale(image: np.ndarray | Image.Image | str | Path, generator: Generator) 
         if profile:
             enlarged.info["icc_profile"] = profile
         return enlarged
-    pixels = read_picture(Path(image)).pixels if isinstance(image, str | Path) else image
-    check_image(pixels)  # before engines are made
-    return _upscaler(generator)(pixels)
+    bands = False
+    if isinstance(image, str | Path):
+        picture = read_picture(Path(image), bands=generator.channels != 3)
+        image, bands = picture.pixels, picture.bands
+    check_image(image)  # before engines are made
+    return _upscaler(generator)(image, bands=bands)
 
 
 def _upscaler(generator: Generator) -> Upscaler:

@@ -111,7 +111,11 @@ class Upscaler:
         self.overlap = _round_up(min(overlap, generator.receptive_field), generator.unshuffle)
 
     def __call__(
-        self, image: np.ndarray, progress: Progress = lambda done: None, size: tuple[int, int] | None = None
+        self,
+        image: np.ndarray,
+        progress: Progress = lambda done: None,
+        size: tuple[int, int] | None = None,
+        bands: bool = False,
     ) -> np.ndarray:
         """Enlarge one image.
 
@@ -120,6 +124,7 @@ class Upscaler:
             progress: told how many megapixels of the input have been dealt with since it was told last.
             size: (height, width) of the result; ``None`` is the input's times the scale. To any other it is resized
                 before its values are rounded.
+            bands: none of its channels is transparency, whatever their number.
 
         Returns:
             (height, width, …), of the image's dtype and channels.
@@ -130,18 +135,22 @@ class Upscaler:
         """
         check_image(image)
         pixels = image.reshape(*image.shape[:2], -1)
-        if self.alpha_mode == "ignore" and pixels.shape[2] in (2, 4):
+        has_alpha = pixels.shape[2] in (2, 4) and not bands
+        if self.alpha_mode == "ignore" and has_alpha:
             pixels = image = pixels[..., :-1]
             image = image[..., 0] if image.shape[2] == 1 else image
+            has_alpha = False
         natural = size is None or size == (self.scale * image.shape[0], self.scale * image.shape[1])
         if size is not None and not natural:  # before the work
             on_cpu = self.engine.device.type != "cuda"
             needed = size[0] * size[1] * pixels.shape[2] * (_FLOAT.itemsize + image.itemsize)
             check_room(f"a final size of {size[1]}×{size[0]}", needed, self._budget(0) if on_cpu else free_memory())
-        result = self._enlarge_channels(pixels, image.dtype if natural else _FLOAT, progress)
+        result = self._enlarge_channels(pixels, image.dtype if natural else _FLOAT, progress, bands)
         if size is not None and not natural:
-            seen_through = pixels.shape[2] in (2, 4) and self.alpha_mode == "transparency"
+            seen_through = has_alpha and self.alpha_mode == "transparency"
             result = to_levels(resized(result.clip(0, 1, out=result), *size, seen_through), image.dtype)
+        if result.dtype == _FLOAT:
+            result.clip(0, 1, out=result)
         asked_for = image.ndim == 3 and image.shape[2] == 1
         return result[..., 0] if result.shape[2] == 1 and not asked_for else result
 
@@ -159,12 +168,12 @@ class Upscaler:
         chosen = self._plan(_round_up(height, step), _round_up(width, step), budget)
         return self._in_use() + low_res + output + (chosen.bytes if chosen else max(0, budget))
 
-    def _enlarge_channels(self, pixels: np.ndarray, dtype: np.dtype, progress: Progress) -> np.ndarray:
+    def _enlarge_channels(self, pixels: np.ndarray, dtype: np.dtype, progress: Progress, bands: bool) -> np.ndarray:
         """Enlarge levels (height, width, channels), alpha apart from colors, to levels or [0, 1] of ``dtype``."""
-        if not alpha_goes_apart(pixels.shape[2], self.generator.channels):
+        if not alpha_goes_apart(pixels.shape[2], self.generator.channels, bands):
             return self._enlarge(pixels, dtype, progress)
         colors, alpha = pixels[..., :-1], pixels[..., -1:]
-        if dtype == _FLOAT:
+        if dtype == _FLOAT and pixels.dtype != _FLOAT:
             alpha = alpha.astype(np.float32) / np.iinfo(pixels.dtype).max
         if alpha.min() == alpha.max():  # nothing to compute, and nothing to fill from
             large = self._enlarge(colors, dtype, progress)

@@ -1,6 +1,6 @@
 """The perceptual loss (Wang et al. 2018, §3.3)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -29,6 +29,10 @@ class PerceptualLoss(FrozenNetwork):
             file (``conv11.weight`` …), which may hold only the layers up to ``layer``.
         normalize: subtract the ImageNet mean and divide by its standard deviation (MINC's network wants neither).
         seed: of the untrained weights.
+        channels: which of an image's channels VGG sees, from 0: three, or one that is repeated; None for the usual.
+
+    VGG sees three channels. Of RGB those are all, of gray the one repeated, of four (RGBA, RGB and near infrared) the
+    first three: the fourth is left to the pixel term and the discriminator. Of others ``channels`` must choose.
 
     The VGG network is kept out of every state dict: it never changes and would triple the checkpoints.
 
@@ -45,7 +49,10 @@ class PerceptualLoss(FrozenNetwork):
         weights: str | Path = "imagenet",
         normalize: bool = True,
         seed: int = 0,
+        channels: Sequence[int] | None = None,
     ) -> None:
+        if channels is not None and (len(channels) not in (1, 3) or min(channels) < 0):
+            raise ValueError(f"channels {list(channels)} are not three, or one, from 0; give for example [0, 1, 2]")
         names = vgg_layers(network)
         layers = {layer: 1.0} if isinstance(layer, str) else dict(layer)
         for name in layers:
@@ -57,6 +64,7 @@ class PerceptualLoss(FrozenNetwork):
         depth = max(names[name] for name in layers) + (1 if before_activation else 2)
         super().__init__(_vgg_features(network, depth, weights, seed))
         self.network: VggName = network
+        self.channels = channels
         self.layers = None if isinstance(layer, str) else layers
         self.before_activation = before_activation
         mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if normalize else ((0.0,) * 3, (1.0,) * 3)
@@ -66,7 +74,7 @@ class PerceptualLoss(FrozenNetwork):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean absolute difference of the features of two (batch, 3, height, width) RGB images in [0, 1]."""
+        """Mean absolute difference of the features of two (batch, channels, height, width) images in [0, 1]."""
         if self.layers is not None:
             with torch.no_grad():
                 wanted_at = self._at_layers(target)
@@ -83,17 +91,31 @@ class PerceptualLoss(FrozenNetwork):
         return maps if self.before_activation else {name: F.relu(each) for name, each in maps.items()}
 
     def features(self, image: Tensor) -> Tensor:
-        """Features of (batch, 3, height, width) RGB images in [0, 1] at the chosen layer."""
-        return self._frozen[0]((image - self.mean) / self.std)
+        """Features of (batch, channels, height, width) images in [0, 1] at the chosen layer."""
+        return self._frozen[0](self._normalized(image))
+
+    def _normalized(self, image: Tensor) -> Tensor:
+        """Return what VGG sees: (batch, 3, height, width)."""
+        count = image.shape[1]
+        if self.channels is not None:
+            if max(self.channels) >= count:
+                raise ValueError(f"stage.perceptual.channels={list(self.channels)} of images of {count} channels")
+            image = image[:, list(self.channels)]
+        elif count not in (1, 3, 4):
+            raise ValueError(
+                f"VGG sees three channels, and images have {count}; choose three, or one, such as "
+                "'stage.perceptual.channels=[0,1,2]', or leave the term out, stage/perceptual=none"
+            )
+        return (image[:, :3] - self.mean) / self.std  # one channel is broadcast
 
     def every_layer(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Name and features before the activation of every convolution up to the chosen one, in order.
 
         Args:
-            image: (batch, 3, height, width) RGB in [0, 1].
+            image: (batch, channels, height, width) in [0, 1].
         """
         names = {index: name for name, index in vgg_layers(self.network).items()}
-        maps = (image - self.mean) / self.std
+        maps = self._normalized(image)
         for index, module in enumerate(cast(nn.Sequential, self._frozen[0])):
             # Not the network's own ReLU, which would overwrite what was given out.
             maps = F.relu(maps) if isinstance(module, nn.ReLU) else module(maps)

@@ -119,6 +119,26 @@ def ssim_rgb(output: Tensor, truth: Tensor, border: int) -> Tensor:
     return _matlab_ssim(_levels(_shaved(output, border)), _levels(_shaved(truth, border)))
 
 
+@torch.no_grad()
+def psnr(output: Tensor, truth: Tensor, border: int) -> Tensor:
+    """Return the PSNR over all channels together in dB, of values clamped to [0, 1] and not rounded; one per image.
+
+    Args:
+        output: (batch, channels, height, width), of any number of channels.
+        truth: the ground truth, of the same shape.
+        border: pixels to shave off each side.
+    """
+    first, second = (_shaved(images, border).double().clamp(0, 1) for images in (output, truth))
+    return -10 * torch.log10((first - second).square().mean((1, 2, 3)))
+
+
+@torch.no_grad()
+def ssim_of_channels(output: Tensor, truth: Tensor, border: int) -> Tensor:
+    """Return the mean of the channels' SSIM, of the same values; arguments as of `psnr`."""
+    first, second = (255 * _shaved(images, border).double().clamp(0, 1) for images in (output, truth))
+    return _matlab_ssim(first, second)
+
+
 @_of_arrays_too
 def rmse(output: Tensor, truth: Tensor, border: int) -> Tensor:
     """Return the root of the mean squared error of the luma, rounded to whole levels as MATLAB's are: PIRM 2018's.

@@ -1,9 +1,10 @@
 """Metrics by name, each with its protocol: what evaluations print and trainings rank their checkpoints by."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -14,6 +15,30 @@ from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableEr
 from esrgan_lit.metrics.niqe import niqe, niqe_parameters, read_pristine
 
 log = logging.getLogger(__name__)
+
+
+# What is measured on images that are not RGB, in place of what is measured on those that are.
+OF_CHANNELS = {name + of: name for name in ("psnr", "ssim") for of in ("", "_y", "_rgb")}
+
+
+def for_channels(metrics: Sequence[Any], channels: int) -> list[Any]:
+    """Return the metrics that can be had of images with so many channels; one warning names what is not.
+
+    Args:
+        metrics: names, and metrics of one's own, which stay.
+        channels: of the images; of 3 all stay.
+    """
+    if channels == 3:
+        return [*metrics]
+    named = [metric for metric in metrics if isinstance(metric, str)]
+    without = [name for name in named if name in METRICS and name not in OF_CHANNELS]
+    if without or any(OF_CHANNELS.get(name, name) != name for name in named):
+        log.warning(
+            "images of %d channels are no RGB: PSNR and SSIM are of the channels themselves, psnr and ssim%s",
+            *(channels, f"; left out: {', '.join(without)}" if without else ""),
+        )
+    kept = [OF_CHANNELS.get(each, each) if isinstance(each, str) else each for each in metrics if each not in without]
+    return [each for place, each in enumerate(kept) if each not in kept[:place]]
 
 
 def make_metric(
@@ -47,6 +72,8 @@ _FIDELITY = {
     "ssim_y": ("SSIM-Y", fidelity.ssim_y, True, 4, "SSIM (11×11 Gaussian of σ 1.5, valid) on the Y channel (16–235)"),
     "psnr_rgb": ("PSNR-RGB (dB)", fidelity.psnr_rgb, True, 2, "PSNR on RGB"),
     "ssim_rgb": ("SSIM-RGB", fidelity.ssim_rgb, True, 4, "SSIM (11×11 Gaussian of σ 1.5, valid), mean of R, G and B"),
+    "psnr": ("PSNR (dB)", fidelity.psnr, True, 2, "PSNR over all channels, values in [0, 1]"),
+    "ssim": ("SSIM", fidelity.ssim_of_channels, True, 4, "SSIM (11×11 Gaussian of σ 1.5, valid), mean of the channels"),
     "rmse": ("RMSE", fidelity.rmse, False, 2, "RMSE of PIRM 2018: on the rounded Y channel; of a set √(mean of MSE)"),
 }
 
@@ -60,7 +87,8 @@ def _fidelity(name: str, scale: int, options: MetricOptions) -> Metric:
 
     # A border that the user sets holds for every test set, also for those whose protocol has its own.
     remade = None if options.border is not None else lambda own: _fidelity(name, scale, replace(options, border=own))
-    return Metric(name, title, f"{what}, 8-bit images, {shaved}", higher, digits, score, name == "rmse", shaved=remade)
+    told = f"{what}, {'not rounded' if name in OF_CHANNELS.values() else '8-bit images'}, {shaved}"
+    return Metric(name, title, told, higher, digits, score, name == "rmse", shaved=remade)
 
 
 def _consistency(scale: int, options: MetricOptions) -> Metric:

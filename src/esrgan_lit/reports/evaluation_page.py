@@ -11,6 +11,7 @@ from tqdm import tqdm
 from esrgan_lit.evaluation.published import PIRM_REGIONS
 from esrgan_lit.evaluation.test_sets import Case, TestSet
 from esrgan_lit.files import anonymous, file_name, write_text
+from esrgan_lit.images.levels import as_colors
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.reports.evaluation import SetReport, protocols
 from esrgan_lit.reports.html import LOSSY_QUALITY, image_address, write_page
@@ -79,7 +80,8 @@ def view(report: SetReport, case: Case, crops: int, side: int) -> View:
 
 
 def _read(test_set: TestSet, case: Case, outputs: Mapping[str, Path]) -> dict[str, np.ndarray]:
-    return {GROUND_TRUTH: test_set.read(case).high_res, **{name: read_image(path) for name, path in outputs.items()}}
+    images = {name: read_image(path, test_set.channels) for name, path in outputs.items()}
+    return {name: as_colors(each) for name, each in {GROUND_TRUTH: test_set.read(case).high_res, **images}.items()}
 
 
 def write_pictures(report: SetReport, views: Sequence[View], folder: Path) -> None:

@@ -52,7 +52,7 @@ class Stage(EnlargingModule):
         ema_decay: of the running average of the weights; None for none.
         start_from: weights to start from; None or ``scratch`` for the network as initialized.
         options: how steps are taken.
-        validation: what is measured on validation images; None for PSNR-Y and SSIM-Y.
+        validation: what is measured on validation images; None for PSNR-Y and SSIM-Y, or PSNR and SSIM of the channels.
         sharpened: names of the terms that see the ground truth sharpened by an unsharp mask (Real-ESRGAN's).
 
     Raises:
@@ -94,7 +94,8 @@ class Stage(EnlargingModule):
         self.register_buffer("sums", torch.zeros(len(self.terms)))
         self.register_buffer("counts", torch.zeros(len(self.terms)))
         self.register_buffer("skipped", torch.zeros(2, dtype=torch.long))  # iterations with a skipped step; in a row
-        self.validation = validation or Validation(("psnr_y", "ssim_y"), generator.scale)
+        usual = ("psnr_y", "ssim_y") if generator.out_channels == 3 else ("psnr", "ssim")
+        self.validation = validation or Validation(usual, generator.scale)
         self.parameters_of: dict[nn.Module, list[Tensor]] = {}
         self.batch_norm_buffers: list[Tensor] = []
         self.config: dict[str, Any] = {}  # the resolved configuration, kept in checkpoints

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from esrgan_lit.data.pairing import ValidationImage
 from esrgan_lit.degradations.pairs import Pair
-from esrgan_lit.images.levels import to_image
+from esrgan_lit.images.levels import as_shown, to_image
 from esrgan_lit.images.writing import save_image
 from esrgan_lit.resize import resize
 from esrgan_lit.training.validation import as_image
@@ -49,7 +49,7 @@ class ImagePanels(L.Callback):
         scale = batch.high_res.shape[-1] // batch.low_res.shape[-1]
         enlarged = F.interpolate(batch.low_res[: self.images].float(), scale_factor=scale, mode="nearest")
         rows = torch.cat((enlarged, batch.high_res[: self.images].float()), -1)
-        panel = to_image(torch.cat(tuple(rows), -2)[None])
+        panel = as_shown(to_image(torch.cat(tuple(rows), -2)[None]))
         _save(panel, self.folder / "training_pairs.png")
         for logger in trainer.loggers:
             _log_panel(logger, "panels/training_pairs", panel, 0, "LR | HR")
@@ -71,7 +71,7 @@ class ImagePanels(L.Callback):
         name = f"{image.set}_{name}" if image.set else name
         step = f"step_{trainer.global_step:07d}"
         if self.outputs is not None:
-            _save(to_image(outputs[0]), self.outputs / step / f"{name}.png")
+            _save(as_shown(to_image(outputs[0])), self.outputs / step / f"{name}.png")
         if not trainer.is_global_zero or batch_idx >= self.images:
             return
         panel = _make_panel(image.pair, outputs, self.size)
@@ -81,12 +81,12 @@ class ImagePanels(L.Callback):
 
 
 def _make_panel(pair: Pair, output: Tensor, size: int) -> np.ndarray:
-    """Return the centers of a pair's four images side by side, as uint8 (height, width, 3)."""
+    """Return the centers of a pair's four images side by side, as uint8 (height, width, 3), see :func:`as_shown`."""
     scale = pair.high_res.shape[-1] // pair.low_res.shape[-1]
     low_res = pair.low_res.float()
     enlarged = F.interpolate(low_res, scale_factor=scale, mode="nearest")
     images = [enlarged, resize(low_res, scale), output, pair.high_res]
-    return np.concatenate([to_image(_center(image, size)) for image in images], axis=1)
+    return as_shown(np.concatenate([to_image(_center(image, size)) for image in images], axis=1))
 
 
 def _save(image: np.ndarray, path: Path) -> None:
@@ -143,14 +143,14 @@ class TrainingHealth(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock again, validation being no part of an iteration; look at how far PSNR has fallen."""
         self.since = trainer.global_step, time.perf_counter()
-        psnr = trainer.callback_metrics.get("val/psnr_y")
+        psnr = trainer.callback_metrics.get("val/psnr_y", trainer.callback_metrics.get("val/psnr"))
         if psnr is None or trainer.sanity_checking:
             return
         if self.first_psnr is None:
             self.first_psnr = float(psnr)
         if self.first_psnr - float(psnr) > self.lost_decibels:
             log.warning(
-                "PSNR-Y on the validation images is %.2f dB, %.2f less than at the first validation: more than texture "
+                "PSNR on the validation images is %.2f dB, %.2f less than at the first validation: more than texture "
                 "costs. Look at the panels; stage.optimizer.lr=5e-5 loses less than 1e-4, as does, of the GAN stage, "
                 "stage.loss_weights.adversarial=1e-3",
                 float(psnr),

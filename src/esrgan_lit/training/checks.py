@@ -59,7 +59,7 @@ def _fits(config: DictConfig, crop: int, scale: int) -> bool:
     return True
 
 
-def check_parts(stage: Stage, batch: int, crop: int, validated: bool = True) -> None:
+def check_parts(stage: Stage, batch: int, crop: int, validated: bool = True, channels: int = 3) -> None:
     """Check that the stage can train, and can write checkpoints that are readable.
 
     Args:
@@ -67,11 +67,17 @@ def check_parts(stage: Stage, batch: int, crop: int, validated: bool = True) -> 
         batch: crops of an iteration, per GPU.
         crop: their side in pixels.
         validated: whether there are validation images.
+        channels: of the images.
 
     Raises:
         ValueError: saying what cannot be.
     """
     _check_architecture(stage.generator)
+    if stage.generator.channels != channels:
+        raise ValueError(
+            f"the generator takes {stage.generator.channels} channels, and channels={channels}; give "
+            f"++generator.channels={channels}, or channels={stage.generator.channels}"
+        )
     for network, name in zip(stage.networks(), ("generator", "stage.discriminator"), strict=False):
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise ValueError(f"{name} has no parameter to train: all are frozen (requires_grad is false)")
@@ -98,8 +104,9 @@ def _fault(stage: Stage, device: str, batch: int, crop: int) -> str | None:
             warnings.simplefilter("ignore")
             trial = copy.deepcopy(stage).to(device)
             cast(Any, trial)._trainer = SimpleNamespace(world_size=1)
-            low_res = torch.zeros(batch, 3, crop // scale, crop // scale, device=device)
-            high_res = torch.zeros(batch, 3, crop, crop, device=device)
+            channels = trial.generator.channels
+            low_res = torch.zeros(batch, channels, crop // scale, crop // scale, device=device)
+            high_res = torch.zeros(batch, channels, crop, crop, device=device)
             output = trial.generator(low_res)
             if output.shape != high_res.shape:
                 made = f"the generator makes {_size(output)} of {_size(low_res)}"

@@ -90,7 +90,7 @@ class EnlargingModule(L.LightningModule):
         """Log the means over the images measured since the last time, as ``KIND/NAME``, and return them by name."""
         figures = self.validation.compute()
         for name, figure in figures.items():
-            self.log(f"{kind}/{name}", figure, prog_bar=name == "psnr_y")
+            self.log(f"{kind}/{name}", figure, prog_bar=name in ("psnr_y", "psnr"))
         return figures
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:

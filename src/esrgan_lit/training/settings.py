@@ -30,6 +30,7 @@ _KINDS = {
     "seed": int,
     "scale": int,
     "crop": int,
+    "channels": int,
     "resume": str | None,
     "optimized_metric": str | None,
     "output_dir": str,
@@ -46,6 +47,7 @@ _CONTAINERS = (*_WITH_TARGET, "trainer.callbacks", "trainer.logger", "stage.vali
 _LEAST = {
     "seed": 0,
     "trainer.max_steps": 1,
+    "channels": 1,
     "trainer.log_every_n_steps": 1,
     "trainer.val_check_interval": 0,
     "trainer.num_nodes": 1,
@@ -134,10 +136,14 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             f"data.batch={batch} cannot be split into stage.options.accumulate={parts} parts of one size; give a "
             f"multiple, {as_override('data.batch', max(parts, batch // parts * parts))}"
         )
-    for key in ("generator.channels", "stage.discriminator.channels"):
+    channels = settings["channels"]
+    for key in ("data.channels", "generator.channels", "stage.discriminator.channels"):
         found, value = _select(settings, key)
-        if found and value != 3:
-            raise ValueError(f"{key}={value}: photographs are read as RGB, three channels; give {key}=3")
+        if found and value != channels:
+            raise ValueError(
+                f"{key}={value} and channels={channels} differ; leave {key} out and give channels={value}, which sets "
+                "data, generator and discriminator alike"
+            )
 
 
 def check_options(settings: Mapping[str, Any], key: str) -> None:

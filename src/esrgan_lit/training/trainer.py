@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from esrgan_lit.data.module import PairDataModule
+from esrgan_lit.metrics.registry import OF_CHANNELS, for_channels
 from esrgan_lit.training.base_stage import Stage
 from esrgan_lit.training.changes import RELEASED, SCRATCH
 from esrgan_lit.training.checkpointing import read_checkpoint, save_last
@@ -28,7 +29,7 @@ from esrgan_lit.training.wandb import TolerantWandbLogger
 # What train.yaml declares. A user's experiment file is merged before Hydra locks the keys, so that a misspelt one would
 # otherwise pass in silence.
 KEYS = (
-    *("name", "seed", "scale", "crop", "resume", "optimized_metric", "output_dir", "data_root"),
+    *("name", "seed", "scale", "crop", "channels", "resume", "optimized_metric", "output_dir", "data_root"),
     *("generator", "data", "stage", "trainer"),
 )
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
         settings["stage"]["start_from"] = settings["stage"].get("start_from") or _begun_from(start)
     stage: Stage = build(config.stage, "stage")
     stage.config = settings
-    check_parts(stage, config.data.batch, config.crop, bool(data.validation_sources))
+    check_parts(stage, config.data.batch, config.crop, bool(data.validation_sources), config.channels)
     if config.resume is not None:
         check_fits(config.resume, stage)
     options = dict(config.trainer)
@@ -123,6 +124,29 @@ def normalize(config: DictConfig) -> None:
     if config.stage.get("start_from") == RELEASED:
         config.stage.start_from = "esrgan_x4" if config.data.get("degradation") is None else "realesrgan_x4plus"
     _count_in_iterations(config)
+    _measure_channels(config)
+
+
+def _measure_channels(config: DictConfig) -> None:
+    """Measure, and choose the best checkpoint by, what there is of images that are not RGB.
+
+    Raises:
+        ValueError: for a bound on the RMSE, which is one of RGB.
+    """
+    validation, channels = config.stage.get("validation"), config.get("channels", 3)
+    if not isinstance(validation, DictConfig) or not isinstance(channels, int) or channels == 3:
+        return
+    if validation.get("rmse_at_most") is not None:
+        raise ValueError(
+            f"stage.validation.rmse_at_most={validation.rmse_at_most} is of the Y channel of RGB, and "
+            f"channels={channels}; give stage.validation.rmse_at_most=null"
+        )
+    validation.metrics = for_channels(list(validation.metrics), channels)
+    monitors = [part for part in _parts(config.trainer.callbacks).values() if "monitor" in part]
+    for part, key in ((config, "optimized_metric"), *((part, "monitor") for part in monitors)):
+        place, _, name = str(part.get(key)).rpartition("/")
+        if name in OF_CHANNELS:
+            part[key] = f"{place}/{OF_CHANNELS[name]}"
 
 
 def _parts(group: DictConfig | bool | None) -> dict[str, DictConfig]:

@@ -19,7 +19,7 @@ from esrgan_lit.networks.generator import Generator
 
 WITHOUT_EMA = "_without_ema"
 BOUNDED = "_bounded"
-CHEAP = ("psnr_y", "ssim_y")  # measured on the weights without running average, too
+CHEAP = ("psnr_y", "ssim_y", "psnr", "ssim")  # measured on the weights without running average, too
 
 
 class Validation(nn.Module):
@@ -95,7 +95,7 @@ class Validation(nn.Module):
         """Measure a batch of whole images.
 
         Args:
-            output: (batch, 3, height, width) RGB in [0, 1].
+            output: (batch, channels, height, width) in [0, 1].
             image: the batch's low resolution and ground truth, its weight in the means, the set that it is of.
             suffix: of the names; with ``_without_ema`` only the cheap metrics are measured.
         """

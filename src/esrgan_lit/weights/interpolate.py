@@ -87,11 +87,14 @@ def interpolate_images(images: Sequence[np.ndarray], weights: Sequence[float]) -
     """Blend the outputs rather than the networks: Σ wᵢ · imageᵢ, rounded half to even (Wang et al. 2018, §3.4).
 
     Args:
-        images: uint8, of one shape.
+        images: uint8 or uint16, or float32, which is not rounded; of one shape.
         weights: one for each, with sum 1.
     """
     total = sum(weight * image.astype(np.float64) for image, weight in zip(images, weights, strict=True))
-    return np.clip(np.round(total), 0, 255).astype(np.uint8)
+    dtype = images[0].dtype
+    if dtype.kind == "f":
+        return np.clip(total, 0, 1).astype(dtype)
+    return np.clip(np.round(total), 0, np.iinfo(dtype).max).astype(dtype)
 
 
 def distance(first: Generator, second: Generator) -> float:
