@@ -149,7 +149,7 @@ def _segments(output: Path, record: Record, source: Path, overwrite: bool) -> It
     """
     folder = output.with_name(f".{hashlib.sha256(output.name.encode()).hexdigest()[:12]}.segments")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_suffix(".lock"))
+    lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -163,7 +163,8 @@ def _segments(output: Path, record: Record, source: Path, overwrite: bool) -> It
                     f"{folder} has segments of {output.name} from another clip or with other settings; give those "
                     "again to go on, or add --overwrite to begin anew"
                 )
-            shutil.rmtree(folder)
+            for segment in folder.glob("*.nut"):
+                segment.unlink()
         write_text(note, made_of)
         for leftover in [*folder.glob(".*.partial*"), *unfinished_files(output)]:
             leftover.unlink(missing_ok=True)  # of a run that was killed

@@ -225,6 +225,8 @@ def _add_stream(
     codec, crf = encoding.codec, _QUALITY.get(encoding.codec) if encoding.crf is None else encoding.crf
     options = {} if crf is None else {"crf": str(crf)}
     options |= {"x265-params": "log-level=error"} if codec == "libx265" else {}
+    # Segments have to be equal whenever they are made; with its macroblock tree libx264's bits differ from run to run.
+    options |= {"mbtree": "0"} if codec == "libx264" else {}
     stream = container.add_stream(codec, clip.rate, options, time_base=frame.time_base)
     assert isinstance(stream, VideoStream)
     context = stream.codec_context
