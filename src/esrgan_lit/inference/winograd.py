@@ -203,7 +203,7 @@ class _Program:
                 kind = (self._stored(node), node.scale)
                 overwritten = self._overwritten(chain, number) if node is chain[-1] else []
                 usable = [place for place in overwritten + free if kinds[place] == kind and place not in kept]
-                place = usable[0] if usable else len(kinds)
+                place = min(usable, default=len(kinds))  # the input's first: then the others' memory is held on
                 free = [other for other in free if other != place]
                 kinds[place] = kind
                 self.places[node] = place
