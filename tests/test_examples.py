@@ -3,10 +3,13 @@
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from esrgan_lit import load_generator
+from esrgan_lit import RRDBNet, load_generator, save_generator
+from esrgan_lit.inference.upscaler import Upscaler
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 pytestmark = pytest.mark.filterwarnings(
@@ -17,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("own_*.py")))
 def test_it_trains_and_its_weights_load(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [name])
@@ -33,3 +36,18 @@ def test_a_shaken_hand_depends_on_the_sample_alone() -> None:
     image = torch.randint(256, (3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(degradation.degrade(image, 3), degradation.degrade(image, 3))
     assert not torch.equal(degradation.degrade(image, 3), degradation.degrade(image, 4))
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_ray_enlarges_a_folder(tmp_path: Path, photograph_folder: Path) -> None:
+    ray = pytest.importorskip("ray")
+    save_generator(RRDBNet(4, 1, 8, 4), tmp_path / "net.safetensors")
+    upscaler = Upscaler(load_generator(tmp_path / "net.safetensors"))
+    expected = [upscaler(np.asarray(Image.open(path))) for path in photograph_folder.rglob("*.png")]
+    arguments = [str(photograph_folder), str(tmp_path / "large"), "--checkpoint", str(tmp_path / "net.safetensors")]
+    try:
+        runpy.run_path(str(EXAMPLES / "upscale_with_ray.py"))["main"](arguments)
+    finally:
+        ray.shutdown()
+    made = [np.asarray(Image.open(path)) for path in (tmp_path / "large").iterdir()]
+    assert sorted(image.tobytes() for image in made) == sorted(image.tobytes() for image in expected)
