@@ -87,7 +87,7 @@ def read_clip(path: Path) -> Clip:
 
 
 def _repair(path: Path) -> str:
-    return f"copy it again, or keep what is whole: ffmpeg -i {shlex.quote(path.name)} -c copy whole{path.suffix}"
+    return f"copy it again, or keep what can be seen: ffmpeg -i {shlex.quote(str(path))} -crf 10 whole.mkv"
 
 
 @contextmanager
