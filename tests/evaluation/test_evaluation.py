@@ -260,6 +260,27 @@ def test_a_set_that_only_hands_can_lay_out_says_where(name: str, tmp_path: Path)
     assert command.prepare(own).sets[0].cases[0].low_res == lr / "one.png"
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("metrics=niqe", "metrics='?niqe'? does not fit"),
+        ("metrics.names=psnr_y", "metrics.names='?psnr_y'? does not fit"),
+        ("metrics.border=wide", "metrics.border='?wide'? does not fit; give a whole number"),
+        ("sets=[a]", r"sets=.* does not fit"),
+        ("sets={mine: photos}", "sets.mine='?photos'? does not fit"),
+        ("sweep=a", "sweep='?a'? does not fit"),
+        ("sweep.alphas=0.5", "sweep.alphas=0.5 does not fit"),
+        ("weights=3", "weights=3 does not fit"),
+        ("scale=four", "scale='?four'? does not fit; give a whole number"),
+        ("page_megabytes=many", "page_megabytes='?many'? does not fit"),
+    ],
+)
+def test_values_of_another_kind_are_said_in_one_line(override: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=expected) as caught:
+        command.prepare(composed(tmp_path, override))
+    assert "\n" not in str(caught.value)
+
+
 def test_wrong_borders_and_patterns_are_said(folders: Path, tmp_path: Path) -> None:
     def refused(setting: str, match: str) -> None:
         with pytest.raises(ValueError, match=match):

@@ -2,9 +2,9 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 from hydra.utils import instantiate
@@ -21,8 +21,36 @@ from esrgan_lit.overrides import as_override
 from esrgan_lit.reports.evaluation import SetReport, as_markdown, protocols, results_table
 from esrgan_lit.reports.evaluation_page import draw_plane, view, write_evaluation, write_pictures
 from esrgan_lit.reports.plots import pyplot
+from esrgan_lit.training.settings import check_kind
 
 log = logging.getLogger(__name__)
+
+_Paths = str | Sequence[str] | Mapping[str, str] | None
+# Of what kind each value of the configuration is; what holds others stands before them.
+_KINDS: dict[str, Any] = {
+    "hr": str | Sequence[str] | None,
+    "lr": str | None,
+    "sets": Mapping[str, Mapping[str, Any]] | None,
+    "scale": int,
+    "data_root": str,
+    "weights": _Paths,
+    "images": _Paths,
+    "bicubic": bool,
+    "sweep": Mapping[str, Any],
+    "sweep.psnr": str | None,
+    "sweep.gan": str | None,
+    "sweep.alphas": Sequence[float],
+    "sweep.by": Sequence[str],
+    "back_project": str | None,
+    "metrics": Mapping[str, Any],
+    "metrics.names": Sequence[Any],
+    "device": str | None,
+    "workers": int | None,
+    "cache": str | None,
+    "crops": int,
+    "crop": int,
+    "page_megabytes": float,
+}
 
 
 class Plan(NamedTuple):
@@ -52,6 +80,12 @@ def prepare(config: DictConfig) -> Plan:
         ModuleNotFoundError: when pictures cannot be drawn.
     """
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
+    for key, kind in (_KINDS | get_type_hints(MetricOptions)).items():
+        place = key if key in _KINDS else f"metrics.{key}"
+        value = settings
+        for part in place.split("."):
+            value = value[part]
+        check_kind(place, value, kind, ...)
     pyplot()
     scale = settings["scale"]
     degradation = Bicubic(scale, settings["boundary"], settings["low_res_form"])

@@ -62,7 +62,7 @@ def export_main(arguments: Sequence[str] | None = None) -> None:
         if options.output.suffix in TARGET_SUFFIXES:  # other names are refused below
             refuse_existing(files_of(options.output), options.overwrite)
         generator = load_generator(options.checkpoint, not options.without_ema, options.scale)
-        generator.metadata |= metadata
+        generator.metadata = {**generator.metadata, **metadata}
         about = About(
             *(options.name, options.author, options.tag, options.description, options.date, options.address),
             pictures=options.pictures,

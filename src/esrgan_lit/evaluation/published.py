@@ -53,7 +53,7 @@ class KnownFiles:
 
     def are(self, found: Set[str], images: int) -> bool:
         """Return whether a set holds these files; of those that are not known there must be as many."""
-        return images == self.images and any(found.issuperset(version) for version in self.digests)
+        return images == self.images and any(found >= set(version) for version in self.digests)
 
 
 FILES: dict[str, KnownFiles] = {

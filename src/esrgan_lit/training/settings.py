@@ -76,7 +76,7 @@ def check_containers(config: DictConfig) -> None:
     for key in _CONTAINERS:
         found, value = _select(settings, key)
         if found:
-            _check_kind(key, value, _KINDS[key], ...)
+            check_kind(key, value, _KINDS[key], ...)
     for key in _WITH_TARGET:
         if "_target_" not in settings[key]:
             raise ValueError(f"{key}={settings[key]} has no _target_; choose one by {key}=NAME, --help lists them")
@@ -116,7 +116,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for key, kind in _KINDS.items():
         found, value = _select(settings, key)
         if found:
-            _check_kind(key, value, kind, ...)
+            check_kind(key, value, kind, ...)
     for group in ("callbacks", "logger"):
         for name, part in (settings["trainer"].get(group) or {}).items():
             if part is not None and not (isinstance(part, Mapping) and "_target_" in part):
@@ -261,10 +261,18 @@ def _check_part(key: str, node: Mapping[str, Any]) -> None:
             raise ValueError(f"{place}={value!r}: {node['_target_']} takes no {name}; {hint}")
         default = known[name].default if name in known else None
         if place not in _KINDS:
-            _check_kind(place, value, kinds.get(name, Any), default)
+            check_kind(place, value, kinds.get(name, Any), default)
 
 
-def _check_kind(key: str, value: Any, kind: Any, default: Any) -> None:
+def check_kind(key: str, value: Any, kind: Any, default: Any) -> None:
+    """Raise ValueError, with the key and what it may be, for a value that is not of a kind.
+
+    Args:
+        key: in the configuration.
+        value: plain.
+        kind: an annotation.
+        default: value that always fits; an example for the message, too.
+    """
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(f"{key} is NaN; give {_describe(kind)}")
     if value == default and type(value) is type(default):
@@ -274,7 +282,7 @@ def _check_kind(key: str, value: Any, kind: Any, default: Any) -> None:
     inner = next((each for each in (kind, *get_args(kind)) if get_origin(each) is _MAPPING), None)
     if isinstance(value, Mapping) and inner is not None:
         for name, each in value.items():
-            _check_kind(f"{key}.{name}", each, get_args(inner)[1], ...)
+            check_kind(f"{key}.{name}", each, get_args(inner)[1], ...)
     remedy = ""
     if isinstance(value, float) and value.is_integer() and fits(int(value), kind):
         remedy = f", {as_override(key, int(value))}"

@@ -39,8 +39,9 @@ def _describe_pairs(config: Mapping[Any, Any]) -> dict[str, str]:
         name = "MATLAB's bicubic" if made is None else target.rpartition(".")[2] if isinstance(target, str) else ""
         said["degradation"] = {"GivenPairs": "given pairs"}.get(name, name)
     if isinstance(data, Mapping) and isinstance(trainer, Mapping):
-        counts = data.get("batch"), trainer.get("devices"), trainer.get("num_nodes", 1)
-        if all(isinstance(count, int) and count > 0 for count in counts):
+        given = data.get("batch"), trainer.get("devices"), trainer.get("num_nodes", 1)
+        counts = [count for count in given if isinstance(count, int) and count > 0]
+        if len(counts) == len(given):
             said["batch"] = str(math.prod(counts))
         if isinstance(crop := data.get("crop"), int):
             said["crop"] = str(crop)
