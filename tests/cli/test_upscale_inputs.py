@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -242,11 +243,11 @@ def test_options_first_and_the_same_again(run: Run, networks: Path, monkeypatch:
 def test_one_file_whatever_it_raises_is_its_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     put("in/a.png", "in/b.png", "in/c\nd.png", "in/e.png")
 
-    def faulty(path: Path, frame: int | None = None) -> object:
+    def faulty(path: Path, *how: Any) -> object:
         faults = {"a.png": OverflowError("too large"), "c\nd.png": AssertionError(), "e.png": KeyError("deep")}
         if fault := faults.get(path.name):
             raise fault
-        return read_picture(path, frame)
+        return read_picture(path, *how)
 
     monkeypatch.setattr("esrgan_lit.images.reading.read_picture", faulty)
     said = run("in", "-o", "out", code=1).splitlines()
