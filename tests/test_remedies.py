@@ -63,6 +63,9 @@ NAMED = {
     "hydra.sweeper.direction=X": ["+hydra.sweeper.direction=maximize"],  # + because it is Optuna's, not chosen here
     "hydra.sweeper.ax_config.experiment.minimize=X": ["+hydra.sweeper.ax_config.experiment.minimize=true"],  # Ax's
     "stage.losses.X": ["stage.losses.pixel"],
+    "stage.losses.artifacts.window": ["+stage.losses.artifacts.window=7"],  # + because these terms are not chosen here
+    "stage.losses.lpips.weights=FILE": ["+stage.losses.lpips.weights=FILE"],
+    "stage.losses.dists.weights=FILE": ["+stage.losses.dists.weights=FILE"],
     "stage.loss_weights.X": ["stage.loss_weights.adversarial"],
     "~stage.loss_weights.X": ["~stage.loss_weights.adversarial"],
     "+stage.losses.X._target_=PACKAGE.CLASS": ["+stage.losses.mine._target_=torch.nn.L1Loss"],
