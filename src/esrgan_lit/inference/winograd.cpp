@@ -43,7 +43,7 @@ constexpr int POINTS = TILE + 2;
 constexpr int POSITIONS = POINTS * POINTS;
 constexpr int GROUP = 2 * LANES;
 constexpr int MOST_TILES = 64;    // that a thread computes at once: their products stay in its second-level cache
-constexpr int MOST_COLUMNS = 44;  // of tiles in a band: the rings of a dense block stay in the third-level cache
+constexpr int MOST_COLUMNS = 22;  // of tiles in a band: the rings of a dense block stay in the third-level cache
 
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
