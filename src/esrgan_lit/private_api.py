@@ -106,3 +106,11 @@ def set_counters(loop: dict[str, Any], iterations: int, validate: bool) -> None:
     count("epoch_loop.val_loop.batch_progress", int(validate), 0, 0)
     # Counted once more when the loop starts, and once more behind a validation.
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] = iterations - 1 - int(validate)
+
+
+def without_autocast(tensor: Tensor) -> torch.autocast:
+    """Return a context that computes with a tensor's own precision, whatever autocast says around it.
+
+    ``torch.autocast`` raises for the meta device, on which an iteration is tried before a training.
+    """
+    return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)

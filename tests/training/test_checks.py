@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from esrgan_lit import PairDataModule
+from esrgan_lit.training import checks
 from esrgan_lit.training.trainer import prepare, train
 
 GAN = "gan_rrdb23"
@@ -141,3 +142,10 @@ def test_what_should_work_trains_and_resumes(configure: Callable[..., DictConfig
         configure("psnr_rrdb23", *TAKEN[case], "trainer.max_steps=4", f"resume={tmp_path}/run/checkpoints/last.ckpt")
     )
     assert torch.load(last, weights_only=True)["global_step"] == 4
+
+
+@pytest.mark.parametrize("experiment", ["gan_rrdb23", "realesrgan_rrdb23", "gan_rrdb23_ldl"])
+def test_an_iteration_is_tried_without_numbers(configure: Callable[..., DictConfig], experiment: str) -> None:
+    """On the meta device: computed with numbers, twelve crops of 256² take minutes and gigabytes."""
+    stage = prepare(configure(experiment))[1]
+    assert checks._fault(stage, "meta", 2, 32) is None

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Literal, get_args
 from unittest.mock import patch
 
-import torch
 from torch import Tensor, nn
 
 from esrgan_lit.downloads import fetch_imagenet
 from esrgan_lit.files import digest
 from esrgan_lit.losses.frozen import FrozenNetwork
+from esrgan_lit.private_api import without_autocast
 from esrgan_lit.tensor_files import WeightsError, find_misfit, read_state
 
 LpipsNetwork = Literal["alex", "vgg", "squeeze"]
@@ -41,7 +41,7 @@ class LpipsLoss(FrozenNetwork):
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the mean distance of (batch, 3, height, width) RGB images in [0, 1], 0-dimensional."""
         network = self._frozen[0]
-        with torch.autocast(output.device.type, enabled=False):
+        with without_autocast(output):
             return network(*_as_wide(network, output, target), normalize=True).mean()
 
 
@@ -67,7 +67,7 @@ class DistsLoss(FrozenNetwork):
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the mean distance of (batch, 3, height, width) RGB images in [0, 1], 0-dimensional."""
         network = self._frozen[0]
-        with torch.autocast(output.device.type, enabled=False):
+        with without_autocast(output):
             return network(*_as_wide(network, output, target), require_grad=True).mean()
 
 

@@ -63,8 +63,8 @@ class PerceptualLoss(FrozenNetwork):
         # Cutting right behind the tap also keeps torchvision's in-place ReLUs from overwriting it.
         depth = max(names[name] for name in layers) + (1 if before_activation else 2)
         super().__init__(_vgg_features(network, depth, weights, seed))
-        self.network: VggName = network
         self.channels = channels
+        self._names = {index: name for name, index in names.items()}
         self.layers = None if isinstance(layer, str) else layers
         self.before_activation = before_activation
         mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if normalize else ((0.0,) * 3, (1.0,) * 3)
@@ -114,13 +114,12 @@ class PerceptualLoss(FrozenNetwork):
         Args:
             image: (batch, channels, height, width) in [0, 1].
         """
-        names = {index: name for name, index in vgg_layers(self.network).items()}
         maps = self._normalized(image)
         for index, module in enumerate(cast(nn.Sequential, self._frozen[0])):
             # Not the network's own ReLU, which would overwrite what was given out.
             maps = F.relu(maps) if isinstance(module, nn.ReLU) else module(maps)
-            if index in names:
-                yield names[index], maps
+            if index in self._names:
+                yield self._names[index], maps
 
 
 def vgg_layers(network: VggName) -> dict[str, int]:

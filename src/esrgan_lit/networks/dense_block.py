@@ -33,7 +33,7 @@ class ResidualDenseBlock(nn.Module):
         planned = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         if planned or not isinstance(x, Tensor):
             return x, self.concatenating(x)
-        if torch.is_autocast_enabled(x.device.type):
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         convs = self.conv1, self.conv2, self.conv3, self.conv4, self.conv5  # parameters() would walk the module
         weights = (value.to(x.dtype) for conv in convs for value in (conv.weight, cast(Tensor, conv.bias)))

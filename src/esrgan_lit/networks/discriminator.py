@@ -4,11 +4,11 @@ from functools import partial
 from itertools import pairwise
 from typing import get_args
 
-import torch
 from torch import Tensor, nn
 
 from esrgan_lit.networks.generator import check_at_least_one
 from esrgan_lit.networks.layers import GlobalBatchNorm2d, Norm, scaled_init_
+from esrgan_lit.private_api import without_autocast
 
 
 class Discriminator(nn.Module):
@@ -59,7 +59,7 @@ class Discriminator(nn.Module):
             )
         features = self.features(image)
         # The logits' differences are what the relativistic loss lives on: no half precision for them.
-        with torch.autocast(image.device.type, enabled=False):
+        with without_autocast(image):
             return self.classifier(features.to(self.classifier[1].weight.dtype))
 
 

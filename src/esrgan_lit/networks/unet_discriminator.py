@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from esrgan_lit.networks.generator import check_at_least_one
 from esrgan_lit.networks.layers import leaky_relu
+from esrgan_lit.private_api import without_autocast
 
 _LEAST = 8  # pixels: the image is halved three times
 
@@ -58,7 +59,7 @@ class UNetDiscriminator(nn.Module):
         x = leaky_relu(self.conv6(_enlarge_to(x, x0))) + x0
         x = leaky_relu(self.conv8(leaky_relu(self.conv7(x))))
         # The logits' differences are what a relativistic loss lives on: no half precision for them.
-        with torch.autocast(image.device.type, enabled=False):
+        with without_autocast(image):
             return self.conv9(x.to(self.conv9.weight.dtype))
 
 
@@ -90,7 +91,7 @@ class _SpectralConv(nn.Module):
         self.register_buffer("weight_v", F.normalize(torch.randn(before * size * size), dim=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # σ in half precision would be off by a thousandth
+        with without_autocast(x):  # σ in half precision would be off by a thousandth
             weight = self._normalized_weight()
         return F.conv2d(x, weight, stride=self.stride, padding=1)
 
