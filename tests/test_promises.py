@@ -229,6 +229,8 @@ def choices() -> Iterator[list[str]]:
                 yield ["evaluate", f"+{group}={option}"]
             elif group == "experiment":
                 yield ["train", f"+experiment={option}"]
+            elif group == "change":
+                yield ["train", "+experiment=ablation_after", f"{group}={option}"]
             elif group.startswith("stage/"):  # the GAN stage has them all; a schedule may end where training ends
                 yield ["train", "stage=gan", f"{group}={option}", "trainer.max_steps=1000"]
             else:
