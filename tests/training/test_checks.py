@@ -48,6 +48,7 @@ REFUSED = {
     "data.validation=[nowhere]": r"data\.validation: nowhere does not exist",
     "data.validation_low_res=nowhere": r"data\.validation_low_res: nowhere does not exist",
     "seed=-1": r"seed=-1 is too small",
+    "name=${nothing}": r"^name: .*nothing.*not found; give name=VALUE$",
     "seed=x": r"seed=x does not fit; give a whole number",
     "scale=2.0": r"scale=2\.0 does not fit; give a whole number, scale=2$",
     "scale=5 crop=40": r"scale 5 is not supported; use one of 1, 2, 3, 4, 8",

@@ -11,6 +11,7 @@ import lightning as L  # noqa: N812 (Lightning's own idiom)
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from esrgan_lit.data.module import PairDataModule
 from esrgan_lit.metrics.registry import OF_CHANNELS, for_channels
@@ -69,9 +70,12 @@ def prepare(config: DictConfig) -> tuple[L.Trainer, Stage, PairDataModule]:
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
-    normalize(config)
-    check_set(config)
-    settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    try:
+        normalize(config)
+        check_set(config)
+        settings = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:  # a value that is taken from a key that is no more
+        raise ValueError(f"{error.full_key}: {str(error.msg).splitlines()[0]}; give {error.full_key}=VALUE") from error
     check_settings(settings)
     if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
         raise ValueError("trainer.accelerator is gpu, but PyTorch finds no GPU here; train on the CPU with trainer=cpu")
