@@ -413,7 +413,9 @@ def differences(promised: Any, measured: Any, where: str = "") -> Iterator[str]:
                 yield f"{where}{key} is new: {measured[key]}"
             else:
                 yield from differences(promised[key], measured[key], f"{where}{key} | ")
-    elif isinstance(promised, list) and isinstance(measured, list) and set(promised) != set(measured):
+    elif (
+        isinstance(promised, list) and isinstance(measured, list) and set(map(str, promised)) != set(map(str, measured))
+    ):
         yield from (f"{where}{one} is gone" for one in promised if one not in measured)
         yield from (f"{where}{one} is new" for one in measured if one not in promised)
     elif repr(promised) != repr(measured):  # 1 is not True

@@ -77,7 +77,7 @@ def _compiled() -> bytes:
     """Return the compiled engine; from now on it is copied in place of compiling."""
     winograd.library.cache_clear()
     winograd.library()
-    [library] = cache_folder().glob("winograd-*.so")
+    [library] = (cache_folder() / "winograd").glob("*.so")
     content = library.read_bytes()
     kept, compiler = cache_folder() / "kept.so", cache_folder() / "compiler"
     kept.write_bytes(content)
@@ -93,17 +93,15 @@ def _engine(path: Path) -> None:
     _compiled()
     winograd.library.cache_clear()
     winograd.library()
-    for victim in cache_folder().glob("winograd-*"):
-        if victim.suffix == ".so":
-            victim.unlink()  # a loaded library must not change beneath its process
-            victim.write_bytes(_damaged(path, _compiled()))
+    for victim in (cache_folder() / "winograd").glob("*.so"):
+        victim.unlink()  # a loaded library must not change beneath its process
+        victim.write_bytes(_damaged(path, _compiled()))
     winograd.library.cache_clear()
     try:
         assert winograd.library().group_size() > 0
     finally:
-        for victim in cache_folder().glob("winograd-*"):
-            if victim.suffix == ".so":
-                victim.unlink()
+        for victim in (cache_folder() / "winograd").glob("*.so"):
+            victim.unlink()
 
 
 def _verdicts(path: Path) -> None:

@@ -174,7 +174,7 @@ def test_named_terms_see_the_sharpened_target_and_the_discriminator_does_not(
     stage.discriminator.register_forward_pre_hook(lambda _, inputs: judged.append(inputs[0]))
     monkeypatch.setattr(type(stage), "_means", lambda self, real, fake: (real.mean(), fake.mean()))
     high_res = F.interpolate(torch.rand(1, 3, 4, 4), scale_factor=8)
-    output = torch.rand_like(high_res)
+    output = torch.rand_like(high_res).requires_grad_()
     stage.raw_terms(output, Pair(torch.rand(1, 3, 8, 8), high_res))
     wanted = sharpen(high_res)
     assert (wanted - high_res).abs().max() > 0.01

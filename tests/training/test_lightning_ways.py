@@ -226,7 +226,7 @@ def plain(value: Any) -> Any:
     """A part as its configuration says it: what it is of, and what with."""
     if hasattr(value, "func"):
         return {"_target_": f"{value.func.__module__}.{value.func.__name__}", **value.keywords}
-    return value
+    return list(value) if isinstance(value, tuple) else value
 
 
 @pytest.mark.parametrize("stage", ["psnr", "gan"])
