@@ -73,6 +73,7 @@ def enlarge_side_by_side(
     options = argparse.Namespace(**vars(options))  # modules cannot be sent
     options.modules = [module.__name__ for module in options.modules or ()]
     waiting, workers = deque(jobs), dict[Any, _Worker]()
+    devices = devices[: len(jobs)]  # the cores are shared by those that have something to do
 
     def start(device: str) -> None:
         ours, theirs = _CONTEXT.Pipe()
@@ -83,7 +84,7 @@ def enlarge_side_by_side(
         workers[ours] = _Worker(device, process, [])
 
     try:
-        for device in devices[: len(jobs)]:
+        for device in devices:
             start(device)
         while workers:
             for connection in cast(list[Any], wait(list(workers))):
