@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from as_program import LibraryAsProgram
 from torch import Tensor, nn
 
 from esrgan_lit import load_generator
@@ -272,6 +273,15 @@ def test_a_cache_folder_of_another_user_is_not_entered(kept: Path, monkeypatch: 
         winograd.library()
 
 
+def check_library(loaded: Any, monkeypatch: pytest.MonkeyPatch, height: int = 23, width: int = 38) -> None:
+    """Dense block and tail, which enlarges and stores fewer channels than it computes, are PyTorch's."""
+    monkeypatch.setattr(winograd, "library", lambda: loaded)
+    torch.manual_seed(0)
+    low_res = torch.rand(1, 3, height, width)
+    image, reference = outputs(with_larger_weights(RRDBNet(2, blocks=1, width=24, growth=8)), low_res)
+    assert (image - reference).abs().max() < 2e-5 * reference.abs().max()
+
+
 @needs_compiler
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names of x86's levels")
 @pytest.mark.parametrize("level", ["x86-64", "x86-64-v3", "x86-64-v4"], ids=["SSE2", "AVX2", "AVX-512"])
@@ -283,10 +293,43 @@ def test_every_instruction_set_gives_the_same_image(
     command = [shutil.which("c++") or "g++", "-std=c++17", "-O1", f"-march={level}", "-shared", "-fPIC", "-pthread"]
     loaded = ctypes.CDLL(str(winograd._compile(command, tmp_path, level)))
     assert loaded.group_size() == {"x86-64": 8, "x86-64-v3": 16, "x86-64-v4": 32}[level]
-    monkeypatch.setattr(winograd, "library", lambda: loaded)
-    torch.manual_seed(0)
-    image, reference = outputs(with_larger_weights(RRDBNet(2, blocks=1, width=24, growth=8)), torch.rand(1, 3, 23, 38))
-    assert (image - reference).abs().max() < 2e-5 * reference.abs().max()
+    check_library(loaded, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def neon(tmp_path_factory: pytest.TempPathFactory) -> LibraryAsProgram:
+    """winograd.cpp of 64-bit ARM, under QEMU."""
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    if compiler is None or emulator is None:
+        pytest.skip("no ARM to run on: apt install g++-aarch64-linux-gnu qemu-user-static")
+    command = [compiler, "-O2", "-Wall", "-Wextra", "-static", "-pthread"]
+    return LibraryAsProgram(command, [emulator], tmp_path_factory.mktemp("neon"))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 5), (23, 38), (13, 150)])
+def test_neon_gives_the_same_image(
+    height: int, width: int, threads: int, neon: LibraryAsProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert neon.group_size() == 8
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    check_library(neon, monkeypatch, height, width)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("kind", ["address,undefined", "thread"])
+def test_sanitizers_find_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [shutil.which("c++") or "g++", "-O1", f"-fsanitize={kind}", "-fno-sanitize-recover=all", "-pthread"]
+    try:
+        program = LibraryAsProgram(command, [], tmp_path)
+    except subprocess.CalledProcessError:
+        pytest.skip("this compiler has no sanitizers")
+    if program.group_size() != 8:
+        pytest.skip("its programs do not start here")  # the older ones, where addresses are random
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    check_library(program, monkeypatch, 13, 150)
 
 
 def test_a_cache_folder_that_is_none(uncompiled: Path) -> None:
