@@ -30,13 +30,13 @@ from PIL import Image
 
 from esrgan_lit import RRDBNet, load_generator
 from esrgan_lit.images.levels import to_image
-from esrgan_lit.inference import winograd
+from esrgan_lit.inference import winograd_library
 from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.networks.generator import Generator
 
 MIB = 2**20
 FRAMES = ["480x640@4", "720x720@4", "1080x1920@2"]
-INSTALLED = ["torch", "winograd"] if winograd.available() else ["torch"]
+INSTALLED = ["torch", "winograd"] if winograd_library.available() else ["torch"]
 
 
 def main() -> None:

@@ -99,8 +99,15 @@ def recall(path: Path) -> Any:
 
 
 def cache_folder() -> Path:
-    """Return this library's folder in the user's cache (on Linux below ``XDG_CACHE_HOME``, else ``~/.cache``)."""
-    return platformdirs.user_cache_path("esrgan_lit", appauthor=False)
+    """Return this library's folder in the user's cache (on Linux below ``XDG_CACHE_HOME``, else ``~/.cache``).
+
+    Raises:
+        FileNotFoundError: for an account without a home folder.
+    """
+    try:
+        return platformdirs.user_cache_path("esrgan_lit", appauthor=False)
+    except RuntimeError as error:
+        raise FileNotFoundError(f"no folder for caches: {error}") from error
 
 
 def digest(path: Path, kind: str = "sha256") -> str:

@@ -27,7 +27,7 @@ from esrgan_lit.evaluation.test_sets import open_sets
 from esrgan_lit.files import cache_folder
 from esrgan_lit.images.listing import list_images
 from esrgan_lit.images.reading import read_image
-from esrgan_lit.inference import winograd
+from esrgan_lit.inference import winograd_library
 from esrgan_lit.metrics.metric import MetricOptions
 from esrgan_lit.metrics.registry import make_metric
 from hostile_data import _sources
@@ -75,8 +75,8 @@ def _damage_file(path: Path, victim: Path) -> None:
 @cache
 def _compiled() -> bytes:
     """Return the compiled engine; from now on it is copied in place of compiling."""
-    winograd.library.cache_clear()
-    winograd.library()
+    winograd_library.library.cache_clear()
+    winograd_library.library()
     [library] = (cache_folder() / "winograd").glob("*.so")
     content = library.read_bytes()
     kept, compiler = cache_folder() / "kept.so", cache_folder() / "compiler"
@@ -91,14 +91,14 @@ def _compiled() -> bytes:
 
 def _engine(path: Path) -> None:
     _compiled()
-    winograd.library.cache_clear()
-    winograd.library()
+    winograd_library.library.cache_clear()
+    winograd_library.library()
     for victim in (cache_folder() / "winograd").glob("*.so"):
         victim.unlink()  # a loaded library must not change beneath its process
         victim.write_bytes(_damaged(path, _compiled()))
-    winograd.library.cache_clear()
+    winograd_library.library.cache_clear()
     try:
-        assert winograd.library().group_size() > 0
+        assert winograd_library.library().group_size() > 0
     finally:
         for victim in (cache_folder() / "winograd").glob("*.so"):
             victim.unlink()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esrgan_lit.inference import winograd
+from esrgan_lit.inference import winograd_library
 from fuzzing import Case, kinds, plan, table, try_case
 from judging import Verdict, judge
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             if not os.environ[name]:
                 patch.delenv(name)
         yield folder / "case"
-    winograd.library.cache_clear()
+    winograd_library.library.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files that NumPy leaves to be closed

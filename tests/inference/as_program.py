@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan_lit.inference import winograd
+from esrgan_lit.inference import winograd_library
 from esrgan_lit.inference.winograd import _Step
 
 # Memory comes as a file, pointers in it as places in that file: it begins with where they are, then come the steps.
@@ -46,7 +46,7 @@ class LibraryAsProgram:
     def __init__(self, compiler: Sequence[str], emulator: Sequence[str], folder: Path) -> None:
         main, program = folder / "main.cpp", folder / "main"
         main.write_text(_MAIN)
-        options = ["-std=c++17", "-I", winograd._SOURCE.parent, "-o", program]
+        options = ["-std=c++17", "-I", winograd_library._SOURCE.parent, "-o", program]
         subprocess.run([*compiler, *options, main], check=True)
         self._command, self._file = [*emulator, program], folder / "memory"
 

@@ -15,7 +15,7 @@ from esrgan_lit import Generator, Upscaler, export_generator, load_generator, sa
 from esrgan_lit.cli.train import main as train
 from esrgan_lit.images.levels import to_batch
 from esrgan_lit.images.reading import size_of
-from esrgan_lit.inference import winograd
+from esrgan_lit.inference import winograd_library
 from esrgan_lit.inference.memory import Plan
 from esrgan_lit.weights.layouts import WeightsError
 from own_network import Doubler, GlobalDoubler
@@ -74,7 +74,7 @@ def test_names_that_other_programs_would_misread_are_refused(own: Generator, tmp
 def test_strips_give_the_pixels_of_the_whole_image(
     own: Generator, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if engine == "winograd" and not winograd.available():
+    if engine == "winograd" and not winograd_library.available():
         pytest.skip("no C++ compiler")
     save_generator(own, tmp_path / "own.safetensors")
     loaded = load_generator(tmp_path / "own.safetensors")
@@ -90,7 +90,7 @@ def test_strips_give_the_pixels_of_the_whole_image(
 
 
 def test_auto_knows_what_winograd_computes(own: Generator) -> None:
-    if winograd.available():
+    if winograd_library.available():
         assert Upscaler(own, device="cpu").engine.name == "winograd"
     assert Upscaler(GlobalDoubler(), device="cpu").engine.name == "torch"
 

@@ -10,7 +10,7 @@ from torch import nn
 from conftest import make_photograph
 from esrgan_lit import RRDBNet, SRResNet, upscale
 from esrgan_lit.images.levels import to_batch
-from esrgan_lit.inference import winograd
+from esrgan_lit.inference import winograd_library
 from esrgan_lit.inference.choices import ALPHA_MODES, ENGINES
 from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.networks.generator import Generator
@@ -161,7 +161,7 @@ def test_images_of_a_few_pixels_are_reflected_as_far_as_it_goes(size: tuple[int,
 @pytest.mark.parametrize("kind", ["rrdb", "srresnet"])
 @pytest.mark.parametrize("fault", [float("nan"), float("inf"), 1e38])
 def test_a_result_that_is_not_finite_is_no_image(engine: str, kind: str, fault: float) -> None:
-    if engine == "winograd" and not winograd.available():
+    if engine == "winograd" and not winograd_library.available():
         pytest.skip("no C++ compiler")
     generator = rough(RRDBNet(2, 1, 8, 4) if kind == "rrdb" else SRResNet(2, 1, 8))
     first = next(module for module in generator.modules() if isinstance(module, nn.Conv2d))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from conftest import assert_same_levels, make_photograph
 from esrgan_lit import RRDBNet, SRResNet, imresize, load_generator, upscale
 from esrgan_lit.images.levels import to_batch
-from esrgan_lit.inference import strips, winograd
+from esrgan_lit.inference import strips, winograd_library
 from esrgan_lit.inference.back_projection import back_project
 from esrgan_lit.inference.choices import ENGINES, Precision
 from esrgan_lit.inference.engines import TorchEngine
@@ -66,7 +66,7 @@ def directly(generator: Generator, image: np.ndarray) -> Tensor:
 @pytest.mark.parametrize("kind", GENERATORS)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_computes_every_generator(kind: str, engine: str) -> None:
-    if engine == "winograd" and not winograd.available():
+    if engine == "winograd" and not winograd_library.available():
         pytest.skip("no C++ compiler")
     generator = GENERATORS[kind]()
     for size in ((21, 34), (16, 5)):  # one engine for several sizes
@@ -182,7 +182,7 @@ print(most() - upscaler.max_memory)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("engine", ["torch", "winograd"])
 def test_a_process_keeps_its_memory_limit(engine: str) -> None:
-    if engine == "winograd" and not winograd.available():
+    if engine == "winograd" and not winograd_library.available():
         pytest.skip("no C++ compiler")
     done = subprocess.run([sys.executable, "-c", PEAK, engine], check=True, capture_output=True, text=True)
     assert -(120 * 2**20) < int(done.stdout) <= 0  # kept, and a third of it used at least
@@ -273,7 +273,7 @@ def test_what_was_made_ready_is_kept_until_the_weights_change() -> None:
     module._prepared.clear()
     before = upscale(image, first)
     kept = module._prepared[first]
-    assert kept.engine.name == ("winograd" if winograd.available() else "torch")  # the command's choice
+    assert kept.engine.name == ("winograd" if winograd_library.available() else "torch")  # the command's choice
     assert (upscale(image, first) == before).all()
     assert module._prepared[first] is kept
     first.conv_last.weight.data.copy_(first.conv_last.weight.flip(0))  # the same numbers elsewhere, unseen by PyTorch
@@ -429,7 +429,7 @@ class Gated(RRDBNet):
 
 
 def test_auto_is_winograd_where_that_computes_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not winograd.available():
+    if not winograd_library.available():
         pytest.skip("no C++ compiler")
     generator = network()
     assert Upscaler(generator, device="cpu").engine.name == "winograd"
@@ -444,7 +444,7 @@ def test_auto_is_winograd_where_that_computes_the_network(monkeypatch: pytest.Mo
     torch.testing.assert_close(floats(upscaler, image), directly(gated, image))
     with pytest.raises(ValueError, match=r"winograd does not compute this network: .*use --engine torch"):
         Upscaler(gated, "winograd", "cpu")
-    monkeypatch.setattr(winograd, "available", lambda: False)
+    monkeypatch.setattr(winograd_library, "available", lambda: False)
     assert Upscaler(generator, device="cpu").engine.name == "torch"
 
 

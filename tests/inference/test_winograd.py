@@ -1,12 +1,10 @@
-"""winograd.cpp against PyTorch's convolutions, and its compilation."""
+"""winograd.cpp against PyTorch's convolutions, on every kind of processor."""
 
 import copy
 import ctypes
-import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
@@ -19,16 +17,15 @@ from as_program import LibraryAsProgram
 from torch import Tensor, nn
 
 from esrgan_lit import load_generator
-from esrgan_lit.inference import winograd
+from esrgan_lit.inference import winograd_library
 from esrgan_lit.inference.engines import make_engine
 from esrgan_lit.inference.tracing import UntraceableError, take_down
-from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.inference.winograd import WinogradEngine
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.rrdbnet import RRDBNet
 from esrgan_lit.networks.srresnet import SRResNet
 
-needs_compiler = pytest.mark.skipif(not winograd.available(), reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(not winograd_library.available(), reason="no C++ compiler")
 
 
 @torch.inference_mode()
@@ -170,112 +167,9 @@ def test_real_weights_stay_within_a_ten_thousandth(real_weights: Path) -> None:
     assert (image - reference).abs().max() < 1e-4
 
 
-@pytest.mark.slow
-@needs_compiler
-def test_two_processes_compile_at_once(tmp_path: Path) -> None:
-    command = "from esrgan_lit.inference import winograd; print(winograd.library().group_size())"
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", command], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    printed = [process.communicate()[0] for process in processes]
-    assert printed[0] == printed[1] == f"{winograd.library().group_size()}\n"
-    assert [path.suffix for path in (tmp_path / "esrgan_lit/winograd").iterdir()] == [".so"]
-
-
-@pytest.fixture
-def uncompiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder in which nothing is compiled yet."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(winograd, "library", winograd.library.__wrapped__)
-    return tmp_path
-
-
-def test_without_a_compiler_the_message_says_so(uncompiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler.*install one.*--engine torch"):
-        Upscaler(RRDBNet(4, 1, 8, 8), "winograd", "cpu")
-    assert not winograd.available()
-
-
-def test_a_compiler_that_fails_leaves_nothing_behind(uncompiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", f"{sys.executable} -c raise(SystemExit('unheard-of'))")
-    with pytest.raises(ValueError, match=r"cannot compile (?s:.*)unheard-of"):
-        winograd.library()
-    assert list((uncompiled / "esrgan_lit/winograd").iterdir()) == []
-
-
-@pytest.fixture
-def kept(uncompiled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A compiled library in an otherwise empty cache; the compiler only copies, which is faster."""
-    built = cache_of_tests(uncompiled)
-    copying = f"import shutil, sys; shutil.copy({str(built)!r}, sys.argv[sys.argv.index('-o') + 1])"
-    script = uncompiled / "copying.py"
-    script.write_text(copying)
-    monkeypatch.setenv("CXX", f"{sys.executable} {script}")
-    winograd.library()
-    return next((uncompiled / "esrgan_lit/winograd").glob("*.so"))
-
-
-def cache_of_tests(folder: Path) -> Path:
-    """Compile anything with winograd's functions, once."""
-    source, made = folder / "any.cpp", folder / "any.so"
-    source.write_text('extern "C" int group_size() { return 1; }')
-    subprocess.run(
-        [next(filter(None, map(shutil.which, ("c++", "g++", "clang++")))), "-shared", "-fPIC", "-o", made, source]
-    )
-    return made
-
-
-@needs_compiler
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owners")
-def test_the_compiled_library_is_the_users_alone(kept: Path) -> None:
-    assert kept.parent.stat().st_mode & 0o777 == kept.stat().st_mode & 0o777 == 0o700
-    kept.parent.chmod(0o777)
-    before = kept.stat().st_ino
-    winograd.library()
-    assert kept.parent.stat().st_mode & 0o777 == 0o700
-    assert kept.stat().st_ino == before  # it is not compiled again
-
-
-@needs_compiler
-@pytest.mark.parametrize("spoilt", ["truncated", "other bytes", "writable for others", "another's", "a link"])
-def test_a_library_that_is_not_what_was_compiled_is_compiled_again(
-    kept: Path, spoilt: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content, before = kept.read_bytes(), kept.stat().st_ino
-    if spoilt in ("truncated", "other bytes"):
-        kept.unlink()  # this process has it loaded
-    if spoilt == "truncated":
-        kept.write_bytes(content[:100])
-    elif spoilt == "other bytes":
-        kept.write_bytes(content[:-1] + b"!")
-    elif spoilt == "writable for others":
-        kept.chmod(0o722)
-    elif spoilt == "a link":
-        kept.rename(kept.parent.parent / "elsewhere.so")
-        kept.symlink_to(kept.parent.parent / "elsewhere.so")
-    else:
-        own = winograd._is_own
-        monkeypatch.setattr(winograd, "_is_own", lambda path: own(path) and path.lstat().st_ino != before)
-    assert winograd.library().group_size() == 1
-    assert kept.read_bytes() == content
-    assert not kept.is_symlink()
-    assert kept.stat().st_mode & 0o777 == 0o700
-
-
-@needs_compiler
-def test_a_cache_folder_of_another_user_is_not_entered(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getuid", lambda: kept.stat().st_uid + 1, raising=False)
-    with pytest.raises(ValueError, match="belongs to another user"):
-        winograd.library()
-
-
 def check_library(loaded: Any, monkeypatch: pytest.MonkeyPatch, height: int = 23, width: int = 38) -> None:
     """Dense block and tail, which enlarges and stores fewer channels than it computes, are PyTorch's."""
-    monkeypatch.setattr(winograd, "library", lambda: loaded)
+    monkeypatch.setattr(winograd_library, "library", lambda: loaded)
     torch.manual_seed(0)
     low_res = torch.rand(1, 3, height, width)
     image, reference = outputs(with_larger_weights(RRDBNet(2, blocks=1, width=24, growth=8)), low_res)
@@ -291,7 +185,7 @@ def test_every_instruction_set_gives_the_same_image(
     if level == "x86-64-v4" and "avx512vl" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this processor has no AVX-512")
     command = [shutil.which("c++") or "g++", "-std=c++17", "-O1", f"-march={level}", "-shared", "-fPIC", "-pthread"]
-    loaded = ctypes.CDLL(str(winograd._compile(command, tmp_path, level)))
+    loaded = ctypes.CDLL(str(winograd_library._compile(command, tmp_path, level)))
     assert loaded.group_size() == {"x86-64": 8, "x86-64-v3": 16, "x86-64-v4": 32}[level]
     check_library(loaded, monkeypatch)
 
@@ -330,11 +224,3 @@ def test_sanitizers_find_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.
         pytest.skip("its programs do not start here")  # the older ones, where addresses are random
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     check_library(program, monkeypatch, 13, 150)
-
-
-def test_a_cache_folder_that_is_none(uncompiled: Path) -> None:
-    (uncompiled / "esrgan_lit").write_text("a file")
-    if shutil.which("c++") is None:
-        pytest.skip("no C++ compiler")
-    with pytest.raises(ValueError, match=r"cannot be compiled.*esrgan_lit"):
-        winograd.library()

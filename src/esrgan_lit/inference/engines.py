@@ -9,11 +9,11 @@ import psutil
 import torch
 from torch import Tensor
 
-from esrgan_lit.inference import winograd
+from esrgan_lit.inference import winograd_library
 from esrgan_lit.inference.choices import EngineName, check_engine
 from esrgan_lit.inference.memory import Needs, free_memory, needs_of
 from esrgan_lit.inference.tracing import UntraceableError
-from esrgan_lit.inference.winograd import WinogradEngine
+from esrgan_lit.inference.winograd import WORKSPACE, WinogradEngine
 from esrgan_lit.networks.generator import Generator
 
 
@@ -132,13 +132,13 @@ def make_engine(
             "use --engine torch"
         )
     left = free_memory() if max_memory is None else max_memory - psutil.Process().memory_info().rss
-    needed = winograd.WORKSPACE + sum(parameter.nbytes for parameter in generator.parameters())
+    needed = WORKSPACE + sum(parameter.nbytes for parameter in generator.parameters())
     if name == "winograd" and max_memory is not None and needed > left:
         raise ValueError(
             f"engine winograd takes {needed / 2**20:.0f} MiB for its weights and its work, and "
             f"{max(0, left) / 2**20:.0f} MiB are left for them; raise --max-memory, or use --engine torch"
         )
-    if name == "winograd" or (name == "auto" and able and needed < left / 2 and winograd.available()):
+    if name == "winograd" or (name == "auto" and able and needed < left / 2 and winograd_library.available()):
         try:
             return WinogradEngine(generator)
         except UntraceableError as error:

@@ -1,32 +1,22 @@
-"""Convolutions by Winograd's minimal filtering on the CPU: winograd.cpp, compiled once for this processor.
+"""Convolutions by Winograd's minimal filtering on the CPU: a network's operations as steps of winograd.cpp.
 
 A dense block's five convolutions read each other's outputs. The transformation that makes a 3×3 convolution cheap is
 done once for each of its 192 channels, where programs that compute one convolution after the other do it 640 times.
 """
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import stat
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
 
-from esrgan_lit.files import cache_folder, digest
+from esrgan_lit.inference import winograd_library
 from esrgan_lit.inference.memory import Needs
 from esrgan_lit.inference.tracing import Computed, Convolution, Features, Shuffled, Trace, take_down
 from esrgan_lit.networks.generator import Generator
 
-_SOURCE = Path(__file__).with_suffix(".cpp")
 WORKSPACE = 48 * 2**20
 """Bytes that winograd.cpp takes for rings and transformed filters, at most."""
 
@@ -50,7 +40,7 @@ class WinogradEngine:
 
     Raises:
         UntraceableError: when the generator computes what winograd.cpp does not.
-        ValueError: see :func:`library`.
+        ValueError: see :func:`esrgan_lit.inference.winograd_library.library`.
     """
 
     name = "winograd"
@@ -58,7 +48,7 @@ class WinogradEngine:
     device = torch.device("cpu")
 
     def __init__(self, generator: Generator) -> None:
-        self.library = library()
+        self.library = winograd_library.library()
         self.group: int = self.library.group_size()
         self.generator = generator
         width = generator.head(torch.zeros(1, generator.channels, *[8 * generator.unshuffle] * 2)).shape[1]
@@ -279,91 +269,3 @@ def _shuffled(x: Tensor, factor: int) -> Tensor:
 
 def _from_memory(image: Tensor, channels: int) -> Tensor:
     return image[..., :channels].permute(2, 0, 1)[None]
-
-
-# ---- compilation ----
-
-
-@cache
-def library() -> ctypes.CDLL:
-    """winograd.cpp, compiled for this processor in a few seconds, once: the user's cache folder keeps it.
-
-    Whoever can write there could have their code run by this process. So the folder is the user's alone, and a library
-    is loaded only if it is the user's and what its name says; else it is compiled anew. The compiler is ``CXX`` where
-    it is set, else ``c++``, ``g++`` or ``clang++``.
-
-    Raises:
-        ValueError: when there is no C++ compiler, when it fails, or when the cache folder cannot be written.
-    """
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
-    if compiler is None:
-        raise ValueError(
-            "engine winograd needs a C++ compiler, and there is no c++, g++ or clang++; install one (for example: "
-            "apt install g++), name yours in CXX, or use --engine torch"
-        )
-    native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    command = [*compiler.split(), "-std=c++17", "-O3", native, "-shared", "-fPIC", "-pthread"]
-    key = hashlib.sha256(_SOURCE.read_bytes() + "\n".join([*command, _processor()]).encode()).hexdigest()[:16]
-    try:
-        folder = _private(cache_folder() / "winograd")
-        path = next(filter(_is_trusted, folder.glob(f"{key}-*.so")), None) or _compile(command, folder, key)
-        loaded = ctypes.CDLL(str(path))
-    except subprocess.CalledProcessError as error:
-        said = "\n".join(error.stderr.strip().splitlines()[:5])
-        raise ValueError(f"engine winograd: {compiler} cannot compile {_SOURCE}; use --engine torch\n{said}") from error
-    except OSError as error:
-        raise ValueError(f"engine winograd cannot be compiled: {error}; use --engine torch") from error
-    return loaded
-
-
-def _private(folder: Path) -> Path:
-    """Make a folder that only this user enters, and return it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _is_own(folder):
-        raise PermissionError(f"{folder} belongs to another user")
-    folder.chmod(0o700)
-    return folder
-
-
-def _is_own(path: Path) -> bool:
-    found = path.lstat()
-    return not stat.S_ISLNK(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == os.getuid())
-
-
-def _compile(command: Sequence[str], folder: Path, key: str) -> Path:
-    """Compile winograd.cpp into a folder; return the file, ``KEY-CHECKSUM.so``."""
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-        made = Path(unfinished) / "winograd.so"
-        subprocess.run([*command, "-o", made, _SOURCE], check=True, capture_output=True, text=True)
-        made.chmod(0o700)
-        path = folder / f"{key}-{digest(made)}.so"
-        os.replace(made, path)
-    return path
-
-
-def _is_trusted(library: Path) -> bool:
-    """Whether a compiled library is the user's and what its name says; a damaged one would end the process."""
-    own = _is_own(library) and not library.stat().st_mode & 0o022
-    trusted = own and library.stem.endswith(f"-{digest(library)}")
-    if not trusted:
-        library.unlink(missing_ok=True)
-    return trusted
-
-
-def available() -> bool:
-    """Whether winograd.cpp can be compiled here."""
-    try:
-        library()
-    except ValueError:
-        return False
-    return True
-
-
-def _processor() -> str:
-    """What -march=native depends on; a home folder may be shared by several machines."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        kinds = ("model name", "flags", "features", "cpu part")
-        lines = {line for line in information.read_text().splitlines() if line.lower().startswith(kinds)}
-        return "\n".join(sorted(lines))
-    return f"{platform.machine()} {platform.processor()}"
