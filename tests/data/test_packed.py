@@ -120,7 +120,16 @@ def test_packing_goes_on_where_it_was_interrupted(
             raise KeyboardInterrupt
         return real(photo)
 
+    def fail_at_pixels(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "pixels.bin":
+            raise KeyboardInterrupt
+        return open(path, *arguments, **options)  # noqa: PTH123
+
     monkeypatch.setattr(Photograph, "pixels", fail_at_third)
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "open", fail_at_pixels)
+        with pytest.raises(KeyboardInterrupt):
+            pack(photographs, tmp_path / "store")
     with pytest.raises(KeyboardInterrupt):
         pack(photographs, tmp_path / "store")
     with pytest.raises(PackedError, match="half made"):

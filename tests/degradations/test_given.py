@@ -61,6 +61,11 @@ def test_small_images_are_left_out_with_their_partners(photograph_folder: Path, 
     assert module.partners
     assert [low.name for low in module.partners] == [f"{high.name}_LR4" for high in module.photographs]
     assert "aa" not in [image.name for image in module.photographs]
+    # One that shrinks while the training goes on is passed over with its photograph.
+    Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(module.partners[0].path)
+    crops = CropDataset(module.photographs, 32, module.degradation, 0, True, 9, False, partners=module.partners)
+    made = make_pairs(crops.__getitems__(list(range(9))), module.degradation)
+    assert made.low_res.flatten(1).std(1).min() > 0
 
 
 @pytest.mark.parametrize(

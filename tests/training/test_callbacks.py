@@ -14,6 +14,7 @@ import torch
 import wandb
 from omegaconf import DictConfig
 
+from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.reports.runs import read_curves
 from esrgan_lit.training.callbacks import TrainingHealth
@@ -27,7 +28,7 @@ def look(health: TrainingHealth, **figures: float) -> None:
     metrics = {f"train/{name}": torch.tensor(value) for name, value in figures.items()}
     trainer: Any = SimpleNamespace(global_step=50, log_every_n_steps=50, callback_metrics=metrics, world_size=1)
     module: Any = SimpleNamespace(log=lambda name, value: None)
-    health.on_train_batch_end(trainer, module, None, SimpleNamespace(low_res=torch.rand(2, 3, 8, 8)), 0)  # pyright: ignore
+    health.on_train_batch_end(trainer, module, None, Pair(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)), 0)
 
 
 @pytest.mark.parametrize(
@@ -172,9 +173,10 @@ def test_an_image_deleted_in_training_is_replaced_and_told(
 def test_panels_of_images_of_one_name_and_a_lost_validation_image(
     configure: Callable[..., DictConfig], photograph_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two images of one name have two panels each time; one is deleted, and the means go on over the other."""
-    lost = photograph_folder / "more" / "a.png"
+    """Two images of one name have two panels each time; one is deleted, and the means go on over the others."""
+    lost, long = photograph_folder / "more" / "a.png", photograph_folder / f"{'l' * 250}.png"
     shutil.copy(photograph_folder / "b.png", lost)
+    shutil.copy(photograph_folder / "b.png", long)
 
     class Deletes(L.Callback):
         def on_train_batch_start(

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 import esrgan_lit
 from esrgan_lit import Discriminator, GanStage, PairDataModule, PsnrStage, RRDBNet, load_generator
 from esrgan_lit.degradations.pairs import Pair
+from esrgan_lit.training.callbacks import TrainingHealth
 from esrgan_lit.training.trainer import train
 from esrgan_lit.weights.layouts import WeightsError
 
@@ -105,7 +106,7 @@ def test_folders_are_enlarged(photograph_folder: Path, tmp_path: Path) -> None:
 def test_pairs_of_another_loader(tmp_path: Path) -> None:
     pairs = [(torch.rand(3, 16, 16), torch.rand(3, 64, 64)) for _ in range(4)]
     stage, loader = psnr_stage(), DataLoader(pairs, batch_size=2)
-    run = trainer(tmp_path, max_steps=3)
+    run = trainer(tmp_path, max_steps=3, log_every_n_steps=1, callbacks=[TrainingHealth()])
     run.fit(stage, loader, DataLoader([Pair(*pair) for pair in pairs]))
     assert run.global_step == 3
     assert run.callback_metrics["val/psnr_y"] > 0

@@ -12,12 +12,15 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 from test_stages import ADAM, SCHEDULE, STEPS, assert_same, fit, pairs, small_gan, small_generator
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from esrgan_lit import Discriminator, PsnrStage
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import StandardLoss
+from esrgan_lit.training import base_stage
 from esrgan_lit.training.nan_report import NonFiniteLossError
 from esrgan_lit.training.optimizer_step import OptimizerStep, StepOptions
+from esrgan_lit.training.signals import StopOnSignal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*defined a `validation_step`")
 
@@ -90,6 +93,29 @@ def test_after_so_many_in_a_row_training_stops_with_a_nan_report(tmp_path: Path)
     assert report["weights_that_are_not_finite"] == []
     assert [image["high_res"]["not_finite"] for image in report["images"]] == [1, 0]
     assert torch.load(folder / "batch.pt", weights_only=True)["high_res"][0, 0, 0, 0].isnan()
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")
+def test_what_was_learned_before_nan_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a full disk, and with a data module that cannot say where images come from."""
+    data, path = L.LightningDataModule(), tmp_path / "checkpoints" / "last.ckpt"
+    monkeypatch.setattr(data, "train_dataloader", lambda: DataLoader(pairs(), batch_size=None))
+    options = {"log_every_n_steps": 1, "default_root_dir": tmp_path, "enable_checkpointing": False, "logger": False}
+    options |= {"enable_progress_bar": False, "enable_model_summary": False, "max_steps": STEPS, "accelerator": "cpu"}
+    stage = small_gan(options=StepOptions(stop_after_skipped=2))
+    callbacks = [Spoil(math.nan, {2, 3}), StopOnSignal(path)]
+    with pytest.raises(NonFiniteLossError, match=r"which images: .*step_0000003_rank_0"):
+        L.Trainer(callbacks=callbacks, **options).fit(stage, data)
+    saved = torch.load(path, weights_only=True)
+    assert saved["global_step"] == 3
+    assert all(torch.equal(saved["state_dict"][key], value) for key, value in stage.state_dict().items())
+    assert not all(torch.equal(*both) for both in zip(stage.generator.parameters(), small_gan().generator.parameters()))  # noqa: B905
+    resumed = L.Trainer(
+        callbacks=[Spoil(math.nan, {1, 2, 3, 4})], **options
+    )  # its count of iterations in a row goes on
+    monkeypatch.setattr(base_stage, "write_nan_report", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(NonFiniteLossError, match=r"which images: not written \(.*No space\)"):
+        resumed.fit(stage, data, ckpt_path=path, weights_only=True)
 
 
 def test_parts_give_the_whole_batchs_gradient_without_batch_statistics() -> None:

@@ -9,7 +9,8 @@ from esrgan_lit.training import quickstart
 
 # The last iteration is no multiple of the interval, so that the checkpoint before the last is an earlier one.
 TINY = ("generator.blocks=1", "generator.width=8", "data.batch=2", "crop=32", "trainer.max_steps=3")
-TINY = (*TINY, "data.validation=null", "trainer.val_check_interval=2", "trainer.log_every_n_steps=1")
+TINY = (*TINY, "data.validation=null", "trainer.log_every_n_steps=1")
+TWICE = "trainer.val_check_interval=2"
 
 
 def test_a_run_is_done_once_and_refuses_other_settings(tmp_path: Path) -> None:
@@ -19,12 +20,17 @@ def test_a_run_is_done_once_and_refuses_other_settings(tmp_path: Path) -> None:
     written = last.stat().st_mtime_ns
     assert quickstart.run(tmp_path / "a", *overrides) == last
     assert last.stat().st_mtime_ns == written
-    with pytest.raises(ValueError, match=r"holds a run with generator.width=8, and generator.width=16 is asked for"):
-        quickstart.run(tmp_path / "a", *overrides, "generator.width=16")
+    for change, said in {
+        "generator.width=16": "generator.width was 8 and is 16",
+        "stage.loss_weights.pixel=2": "stage.loss_weights.pixel was .* and is 2",
+        f"stage.start_from={last}": "stage.start_from was .* and is .*last.ckpt",
+    }.items():
+        with pytest.raises(ValueError, match=rf"holds a run of other settings \({said}"):
+            quickstart.run(tmp_path / "a", *overrides, change)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    overrides = ("+experiment=quickstart_psnr", *TINY)
+    overrides = ("+experiment=quickstart_psnr", *TINY, TWICE)
     last = quickstart.run(tmp_path / "a", *overrides)
     whole = torch.load(last, weights_only=True)
     last.unlink()

@@ -50,7 +50,7 @@ def test_figures_beyond_the_bound_are_the_worst() -> None:
     assert (figures[0]["psnr_y_bounded"], figures[0]["rmse_bounded"]) == (figures[0]["psnr_y"], figures[0]["rmse"])
     assert (figures[1]["psnr_y_bounded"], figures[1]["rmse_bounded"]) == (-math.inf, math.inf)
     validation.check_monitor("val/rmse_bounded", "min", "")
-    assert "psnr_y_bounded" not in Validation(["psnr_y", "rmse"], 4).means
+    assert "psnr_y_bounded" not in Validation(["psnr_y", "rmse"], 4).names
 
 
 MONITOR = ["trainer.callbacks.best.monitor=val/rmse", "trainer.callbacks.best.mode=min"]
@@ -118,26 +118,26 @@ def test_the_middle_of_images_is_measured(configure: Callable[..., DictConfig], 
 
 def test_further_sets_have_figures_of_their_own(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
     photographs = tmp_path / "photographs"
-    sets = f"data.validation_sets={{two: [{photographs}/b.png,{photographs}/more], three: [{photographs}/a.png]}}"
-    config = configure("psnr_rrdb23", sets, "trainer.callbacks.best.monitor=val/two/psnr_y")
+    sets = f"data.validation_sets={{train: [{photographs}/b.png,{photographs}/more], three: [{photographs}/a.png]}}"
+    config = configure("psnr_rrdb23", sets, "trainer.callbacks.best.monitor=val/train/psnr_y")
     fit(config, *prepare(config))
     curves = Run(tmp_path / "run").curves
     assert curves["val/psnr_y"] == curves["val/three/psnr_y"]
-    assert curves["val/psnr_y"] != curves["val/two/psnr_y"]
+    assert curves["val/psnr_y"] != curves["val/train/psnr_y"]
     panels = {path.name for path in (tmp_path / "run" / "panels").iterdir()}
     assert panels == {
         "training_pairs.png",
-        *(f"step_0000002_{name}.png" for name in ("a", "two_b", "two_c", "three_a")),
+        *(f"step_0000002_{name}.png" for name in ("a", "train_b", "train_c", "three_a")),
     }
     alone = f"data.validation=[{photographs}/b.png,{photographs}/more]"
     train(configure("psnr_rrdb23", alone, f"output_dir={tmp_path}/alone"))
-    assert Run(tmp_path / "alone").curves["val/psnr_y"] == curves["val/two/psnr_y"]
+    assert Run(tmp_path / "alone").curves["val/psnr_y"] == curves["val/train/psnr_y"]
     for overrides, message in {
-        ("trainer.callbacks.best.monitor=val/four/psnr_y",): r"measured are val/psnr_y, .*val/two/psnr_y",
-        ("data.validation=null",): r"monitor=val/psnr_y is not measured; measured are val/two/psnr_y",
+        ("trainer.callbacks.best.monitor=val/four/psnr_y",): r"measured are val/psnr_y, .*val/train/psnr_y",
+        ("data.validation=null",): r"monitor=val/psnr_y is not measured; measured are val/train/psnr_y",
         (
             "data.validation_low_res={four: low}",
-        ): r"low_res names a set 'four', and data.validation_sets has two, three",
+        ): r"low_res names a set 'four', and data.validation_sets has train, three",
     }.items():
         with pytest.raises(ValueError, match=message):
             prepare(configure("psnr_rrdb23", sets, f"output_dir={tmp_path}/refused", *overrides))

@@ -130,7 +130,7 @@ class CropDataset(Dataset[Crops]):
     def _partner(self, chosen: int) -> np.ndarray | None:
         if self.partners is None:
             return None
-        return self.loaded_partners[chosen] if self.loaded_partners else self.partners[chosen].pixels()
+        return self.loaded_partners[chosen] if self.loaded_partners else self.partners[chosen].same_pixels()
 
 
 def _batch_dtype(images: Sequence[Photograph]) -> type[np.generic]:

@@ -198,16 +198,18 @@ class PairDataModule(L.LightningDataModule):
                 kept = {image.path for image in self.photographs}
                 self.partners = [low for high, low in zip(found, partners, strict=True) if high.path in kept]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what tells two sets of validation images apart, for checkpoints: their figures do not compare.
-
-        And what a stateful degradation remembers, of each rank: all of them must call this.
-        """
+    def set_digests(self) -> dict[str, str]:
+        """Return a digest of each set of validation images: the figures of two with other ones do not compare."""
         digests = {}
         for name, images in self.validation_sets.items():
             given = (images.low_res or ()) if name in self.validation_low_res else ()
             files = [[one.name, one.height, one.width, _bytes_in(one.path)] for one in (*images.high_res, *given)]
             digests[name] = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+        return digests
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sets' digests, and what a stateful degradation remembers, of each rank: all must call this."""
+        digests = self.set_digests()
         if not self.degradation.stateful:
             return {"validation_sets": digests}
         own = self.degradation.state_dict()

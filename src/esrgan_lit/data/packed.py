@@ -260,9 +260,10 @@ def _resume(folder: Path, photographs: Sequence[Photograph]) -> list[Record]:
         if record[:3] != _origin(photo) or record.end > written:
             break
         records.append(record)
+    # First what tells that the folder is a half made one.
+    (folder / PROGRESS).write_text("".join(json.dumps(_fields(record)) + "\n" for record in records))
     with (folder / PIXELS).open("ab") as file:
         file.truncate(records[-1].end if records else 0)
-    (folder / PROGRESS).write_text("".join(json.dumps(_fields(record)) + "\n" for record in records))
     return records
 
 

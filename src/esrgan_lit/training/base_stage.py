@@ -26,6 +26,7 @@ from esrgan_lit.training.nan_report import NonFiniteLossError, write_nan_report
 from esrgan_lit.training.optimizer_step import BatchNormBuffers, StepOptions, keep_freed_memory
 from esrgan_lit.training.rankings import relative_paths
 from esrgan_lit.training.resume import adapt
+from esrgan_lit.training.settings import one_line
 from esrgan_lit.training.terms import check_terms, sees_average
 from esrgan_lit.training.validation import Validation
 from esrgan_lit.weights.load import load_weights_into
@@ -285,11 +286,14 @@ class Stage(EnlargingModule):
         self.sums.zero_()
         self.counts.zero_()
         if in_a_row >= self.options.stop_after_skipped:
-            folder = self._write_nan_report(batch)
+            try:
+                report = self._write_nan_report(batch)
+            except (OSError, RuntimeError) as error:  # RuntimeError: torch's, where a disk or the memory is full
+                report = f"not written ({one_line(error)})"
             raise NonFiniteLossError(
                 f"training stopped at iteration {self.trainer.global_step}: the last {in_a_row:.0f} steps had NaN or "
                 "inf in a loss or gradient and were skipped, so the weights are the last good ones. Which term and "
-                f"which images: {folder}. The usual remedies are a lower learning rate, stage.options.clip_norm=1 "
+                f"which images: {report}. The usual remedies are a lower learning rate, stage.options.clip_norm=1 "
                 "or trainer.precision=32-true"
             )
 
@@ -297,12 +301,16 @@ class Stage(EnlargingModule):
     def _write_nan_report(self, batch: Pair) -> Path:
         """Write down what is not finite, from another forward; return the folder."""
         step = private_api.batches_begun(self.trainer)
-        data = getattr(self.trainer, "datamodule", None)
-        sources = data.sources_of(step - 1) if data is not None else ["?"] * len(batch.low_res)
-        output = self.generator(batch.low_res)
-        terms = self.raw_terms(output, batch)
+        sources_of = getattr(getattr(self.trainer, "datamodule", None), "sources_of", None)  # as ours has it
+        sources = sources_of(step - 1) if sources_of else ["?"] * len(batch.low_res)
         folder = Path(self.trainer.default_root_dir) / "diagnosis" / f"step_{step:07d}_rank_{self.global_rank}"
-        write_nan_report(folder, {name: terms[name] for name in self.descended}, output, self, batch, sources)
+        before = BatchNormBuffers(self.batch_norm_buffers)
+        try:
+            output = self.generator(batch.low_res)
+            terms = self.raw_terms(output, batch)
+            write_nan_report(folder, {name: terms[name] for name in self.descended}, output, self, batch, sources)
+        finally:
+            before.restore()
         return folder
 
     def on_validation_epoch_end(self) -> None:

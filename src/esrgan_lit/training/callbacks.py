@@ -13,6 +13,7 @@ from torch import Tensor
 
 from esrgan_lit.data.pairing import ValidationImage
 from esrgan_lit.degradations.pairs import Pair
+from esrgan_lit.files import file_name
 from esrgan_lit.images.levels import as_shown, to_image
 from esrgan_lit.images.writing import save_image
 from esrgan_lit.resize import resize
@@ -71,11 +72,11 @@ class ImagePanels(L.Callback):
         name = f"{image.set}_{name}" if image.set else name
         step = f"step_{trainer.global_step:07d}"
         if self.outputs is not None:
-            _save(as_shown(to_image(outputs[0])), self.outputs / step / f"{name}.png")
+            _save(as_shown(to_image(outputs[0])), self.outputs / step / file_name(f"{name}.png"))
         if not trainer.is_global_zero or batch_idx >= self.images:
             return
         panel = _make_panel(image.pair, outputs, self.size)
-        _save(panel, self.folder / f"{step}_{name}.png")
+        _save(panel, self.folder / file_name(f"{step}_{name}.png"))
         for logger in trainer.loggers:
             _log_panel(logger, f"panels/{name}", panel, trainer.global_step - 1)  # as Lightning counts its figures
 
@@ -175,7 +176,7 @@ class TrainingHealth(L.Callback):
         (before, since), now = self.since, time.perf_counter()
         rate = (step - before) / (now - since)
         pl_module.log("speed/iterations_per_second", rate)
-        pl_module.log("speed/images_per_second", rate * len(batch.low_res) * trainer.world_size)
+        pl_module.log("speed/images_per_second", rate * len(batch[0]) * trainer.world_size)
         if torch.cuda.is_available():
             pl_module.log("speed/gpu_memory_gib", torch.cuda.max_memory_allocated() / 2**30)
         self.since = step, now

@@ -71,5 +71,4 @@ def way_of(sweeper: Any) -> str | None:
 
 
 def _is_higher_better(name: str, stage: Stage) -> bool | None:
-    kind, _, metric = name.rpartition("/")
-    return stage.validation.metric_of(metric).higher_is_better if kind.startswith("val") else None
+    return stage.validation.metric_of(name).higher_is_better if name.startswith("val/") else None

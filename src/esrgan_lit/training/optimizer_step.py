@@ -165,6 +165,12 @@ class BatchNormBuffers:
         self.before = [buffer.clone() for buffer in buffers]
 
     @torch.no_grad()
+    def restore(self) -> None:
+        """Put them back."""
+        for buffer, before in zip(self.buffers, self.before, strict=True):
+            buffer.copy_(before)
+
+    @torch.no_grad()
     def restore_if(self, skipped: Tensor) -> None:
         """Put them back where ``skipped``, a boolean on the device; the host does not wait for another device."""
         if skipped.device.type == "cpu" and not skipped:

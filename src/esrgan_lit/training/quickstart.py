@@ -2,9 +2,8 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
@@ -31,20 +30,28 @@ def run(folder: str | Path, *overrides: str) -> Path:
         ValueError: when the folder holds a run of other settings, naming one.
     """
     # Here, because what training needs takes seconds to import, and who has networks does not train.
-    from esrgan_lit.training.checkpointing import find_checkpoint
+    from esrgan_lit.training.changes import ABSENT, differences, first_fixed
+    from esrgan_lit.training.checkpointing import find_checkpoint, read_checkpoint
     from esrgan_lit.training.resume import AUTO
-    from esrgan_lit.training.trainer import take_old_names, train
+    from esrgan_lit.training.trainer import normalize, train
 
     folder = Path(folder)
     with initialize_config_module("esrgan_lit.conf", version_base="1.3"):
         config = compose("train", list(overrides))
     config.output_dir = str(folder)
-    take_old_names(config)
+    normalize(config)  # as a run's checkpoints have it
     found = find_checkpoint(folder / "checkpoints")
     if found is not None:
         config.resume = AUTO
-        checkpoint = torch.load(found, map_location="cpu", weights_only=True, mmap=True)
-        _check_same(checkpoint["config"], OmegaConf.to_container(config, resolve=True), folder)
+        checkpoint, ours = read_checkpoint(found), cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+        pairs = differences(checkpoint.get("config") or {}, ours)
+        others = (
+            f"{key} was {old} and is {new}"
+            for key, (old, new) in pairs.items()
+            if (old, new) not in ((None, ABSENT), (ABSENT, None))
+        )
+        if fault := first_fixed(checkpoint, ours) or next(others, None):
+            raise ValueError(f"{folder} holds a run of other settings ({fault}); take another folder, or remove it")
         if checkpoint["global_step"] >= config.trainer.max_steps:
             return found
     return train(config)
@@ -69,17 +76,3 @@ def networks(runs: str | Path = "runs", iterations: tuple[int, int] = SHORT) -> 
     psnr = run(short / "psnr", "+experiment=quickstart_psnr", steps[0], intervals[0])
     gan = run(short / "gan", "+experiment=quickstart_gan", f"stage.start_from='{psnr}'", steps[1], intervals[1])
     return psnr, gan
-
-
-def _check_same(theirs: Any, ours: Any, folder: Path, key: str = "") -> None:
-    """Refuse to take a run of other settings for the one that is asked for."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for name in {**theirs, **ours}:
-            if not key and name in ("resume", "output_dir"):  # they say where, not what
-                continue
-            _check_same(theirs.get(name), ours.get(name), folder, f"{key}.{name}".lstrip("."))
-    elif theirs != ours and str(folder) not in str(ours):
-        raise ValueError(
-            f"{folder} holds a run with {key}={theirs}, and {key}={ours} is asked for; "
-            "take another folder, or remove that one"
-        )

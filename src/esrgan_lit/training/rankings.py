@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from esrgan_lit.data.module import PairDataModule
 from esrgan_lit.training.changes import ABSENT, differences, within
 from esrgan_lit.training.checkpointing import read_checkpoint
 
@@ -115,10 +116,8 @@ def _same_figures(content: Mapping[str, Any], stage: "Stage", monitor: str) -> b
     """Return whether a checkpoint's validation figures compare with today's."""
     data = cast(Any, stage.trainer).datamodule
     name = monitor.split("/")[1] if monitor.count("/") > 1 else ""  # val/SET/psnr_y
-    before, now = (
-        (state or {}).get("validation_sets", {}).get(name)
-        for state in (content.get(type(data).__qualname__), data and data.state_dict())
-    )
+    before = (content.get(type(data).__qualname__) or {}).get("validation_sets", {}).get(name)
+    now = data.set_digests().get(name) if isinstance(data, PairDataModule) else None  # its state would take all ranks
     known = before is not None and now is not None
     bound = ("stage.validation.rmse_at_most",) if monitor.endswith("_bounded") else ()
     concerned = (*_OF_THE_FIGURES, *bound, *(() if known else _OF_THE_IMAGES))

@@ -12,6 +12,7 @@ import lightning as L  # noqa: N812 (Lightning's own idiom)
 from esrgan_lit import private_api
 from esrgan_lit.training.checkpointing import save_last
 from esrgan_lit.training.folder_lock import say_ending
+from esrgan_lit.training.nan_report import NonFiniteLossError
 from esrgan_lit.training.slurm import requeue, requeue_signal
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ class StopOnSignal(L.Callback):
 
     SIGUSR1, where SLURM runs the job: the same, and the job is queued again.
 
-    A validation is not finished, but its image: it is done when the run is resumed.
+    A validation is not finished, but its image: it is done when the run is resumed. A training that NaN ends is saved,
+    too: its steps with NaN were skipped.
 
     Args:
         path: of the checkpoint.
@@ -123,7 +125,10 @@ class StopOnSignal(L.Callback):
             raise Interrupted(trainer.global_step)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the signals back, before Lightning gives back those that it took."""
+        """Save what was learned where NaN ended it; give the signals back, before Lightning gives back its own."""
+        if isinstance(exception, NonFiniteLossError):
+            log.warning("the last good weights are kept in %s, from which resume=auto goes on", self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
         self._give_back()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -219,7 +219,7 @@ class GanStage(Stage):
         before = BatchNormBuffers([*self.generator.buffers()])
         with torch.no_grad():
             output = self.generator(low_res)
-        before.restore_if(torch.ones((), dtype=torch.bool, device=output.device))
+        before.restore()
         return output
 
     def raw_terms(self, output: Tensor, pair: Pair) -> dict[str, Tensor]:

@@ -75,10 +75,8 @@ class Validation(nn.Module):
         wanted: list[str | Metric] = [*metrics, *([] if rmse_at_most is None or "rmse" in metrics else ["rmse"])]
         made = [make_metric(metric, scale, options) for metric in wanted]
         self.metrics: dict[str, Metric] = {metric.name: metric for metric in made}
-        keys = [*self.metrics, *(name + WITHOUT_EMA for name in self.metrics if name in CHEAP)]
-        # An image too small for NIQE has none: the mean is over the others.
-        self.means = _means(keys)
-        self.means_of = nn.ModuleDict()  # of the sets that have names
+        self.names = [*self.metrics, *(name + WITHOUT_EMA for name in self.metrics if name in CHEAP)]
+        self.means = nn.ModuleDict()  # SET/NAME → mean; made when the first image of a set comes
 
     def cropped(self, image: ValidationImage) -> ValidationImage:
         """Return the middle of an image, as ``crop`` has it."""
@@ -99,38 +97,34 @@ class Validation(nn.Module):
             image: the batch's low resolution and ground truth, its weight in the means, the set that it is of.
             suffix: of the names; with ``_without_ema`` only the cheap metrics are measured.
         """
-        if image.set and image.set not in self.means_of:
-            with torch.inference_mode(False):
-                self.means_of[image.set] = _means(self.means).to(output.device)
-        means = cast(nn.ModuleDict, self.means_of[image.set]) if image.set else self.means
         for name, metric in self.metrics.items():
-            if name + suffix not in self.means:
+            if name + suffix not in self.names:
                 continue
             values = metric(output, image.pair.high_res, image.pair.low_res)
             values = values.square() if metric.root_mean_square else values
-            cast(MeanMetric, means[name + suffix]).update(values, image.counted)
+            key = f"{image.set}/{name}{suffix}"
+            if key not in self.means:
+                with torch.inference_mode(False):
+                    # An image too small for NIQE has none: the mean is over the others.
+                    self.means[key] = MeanMetric(nan_strategy="ignore").to(output.device)
+            cast(MeanMetric, self.means[key]).update(values, image.counted)
 
     def compute(self) -> dict[str, float]:
         """Return the means over all images of all ranks, by name; then begin anew."""
-        figures = self._figures(self.means)
-        for name, means in self.means_of.items():
-            figures |= {f"{name}/{key}": figure for key, figure in self._figures(cast(nn.ModuleDict, means)).items()}
-        return figures
-
-    def _figures(self, means: nn.ModuleDict) -> dict[str, float]:
-        figures = {}
-        for key, mean in means.items():
-            if cast(MeanMetric, mean).update_called:
-                value = float(cast(MeanMetric, mean).compute())
-                squared = self.metrics[key.removesuffix(WITHOUT_EMA)].root_mean_square
-                figures[key] = math.sqrt(value) if squared else value
+        figures: dict[str, float] = {}
+        for key, mean in cast(Iterable[tuple[str, MeanMetric]], self.means.items()):
+            if mean.update_called:
+                name, value = key.removeprefix("/"), float(mean.compute())
+                figures[name] = math.sqrt(value) if self.metric_of(name).root_mean_square else value
                 with torch.inference_mode(False):  # or a training after trainer.validate could not use it
-                    cast(MeanMetric, mean).reset()
-        if self.rmse_at_most is not None and "rmse" in figures:
-            within = figures["rmse"] <= self.rmse_at_most
-            for name, metric in self.metrics.items():
-                worst = -math.inf if metric.higher_is_better else math.inf
-                figures[name + BOUNDED] = figures[name] if within else worst
+                    mean.reset()
+        if self.rmse_at_most is None:
+            return figures
+        for name, figure in [*figures.items()]:
+            if not name.endswith(WITHOUT_EMA):
+                place = name[: name.rfind("/") + 1]
+                worst = -math.inf if self.metric_of(name).higher_is_better else math.inf
+                figures[name + BOUNDED] = figure if figures[f"{place}rmse"] <= self.rmse_at_most else worst
         return figures
 
     def describe(self, figures: Mapping[str, float]) -> dict[str, str]:
@@ -143,11 +137,11 @@ class Validation(nn.Module):
         """Names of all that is logged."""
         bounded = [] if self.rmse_at_most is None else [name + BOUNDED for name in self.metrics]
         places = [f"val/{one}/" if one else "val/" for one in self.sets or ("",)]
-        return [place + name for place in places for name in (*self.means, *bounded)]
+        return [place + name for place in places for name in (*self.names, *bounded)]
 
     def metric_of(self, figure: str) -> Metric:
         """Return the metric that a figure is of, by the end of its name."""
-        return self.metrics[figure.removesuffix(WITHOUT_EMA).removesuffix(BOUNDED)]
+        return self.metrics[figure.rpartition("/")[2].removesuffix(WITHOUT_EMA).removesuffix(BOUNDED)]
 
     def check_monitor(self, monitor: str, mode: str, setting: str) -> None:
         """Raise ValueError where a checkpoint callback monitors what is not measured, or would keep the worst.
@@ -163,8 +157,7 @@ class Validation(nn.Module):
                 f"{setting}.monitor={monitor} is not measured; measured are {', '.join(figures)}. Add the metric, "
                 f"'stage.validation.metrics=[{','.join((*self.metrics, 'NAME'))}]', or monitor one of these"
             )
-        name = monitor.rpartition("/")[2]
-        higher = self.metric_of(name).higher_is_better
+        name, higher = monitor.rpartition("/")[2], self.metric_of(monitor).higher_is_better
         if higher is None:
             raise ValueError(f"{setting}.monitor={monitor} cannot choose: {name} has no better direction; take another")
         better, way = ("max", "higher") if higher else ("min", "lower")
@@ -172,10 +165,6 @@ class Validation(nn.Module):
             raise ValueError(
                 f"{setting}.mode={mode} keeps the worst: {way} is better of {name}; {setting}.mode={better}"
             )
-
-
-def _means(keys: Iterable[str]) -> nn.ModuleDict:
-    return nn.ModuleDict({key: MeanMetric(nan_strategy="ignore") for key in keys})
 
 
 def as_image(batch: ValidationImage | Pair) -> ValidationImage:
