@@ -24,9 +24,10 @@ from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.evaluation import evaluate, methods
 from esrgan_lit.evaluation.published import PUBLISHED, published_for
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
-from esrgan_lit.images.levels import to_batch
+from esrgan_lit.images.levels import to_batch, to_image
 from esrgan_lit.images.reading import read_image
 from esrgan_lit.images.writing import save_image
+from esrgan_lit.inference import winograd_library
 from esrgan_lit.inference.back_projection import BackProjection
 from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.metrics.registry import METRICS, make_metric
@@ -273,6 +274,8 @@ def test_a_set_that_only_hands_can_lay_out_says_where(name: str, tmp_path: Path)
         ("weights=3", "weights=3 does not fit"),
         ("scale=four", "scale='?four'? does not fit; give a whole number"),
         ("page_megabytes=many", "page_megabytes='?many'? does not fit"),
+        ("crops=0", "crops=0 is not positive; give 1 or more"),
+        ("workers=-1", "workers=-1 is not positive"),
     ],
 )
 def test_values_of_another_kind_are_said_in_one_line(override: str, expected: str, tmp_path: Path) -> None:
@@ -384,11 +387,13 @@ def test_nan_outputs_are_said_and_the_others_done(
     table = capsys.readouterr().out
     assert re.search(r"^spoilt +– +–$", table, re.MULTILINE)
     assert re.search(r"^bicubic +\d\d\.\d\d\* +\d+\.\d\d\*$", table, re.MULTILINE)
-    assert "a, spoilt: 100.00% of its output is NaN" in table
-    assert "| a | spoilt | – | – | 100.00% of its output is NaN" in (out / "results.md").read_text(encoding="utf-8")
+    assert "a, spoilt: the network's result is not finite (NaN or infinity), in fp32 too" in table
+    assert "| a | spoilt | – | – | the network's result is not finite" in (out / "results.md").read_text(
+        encoding="utf-8"
+    )
     image = page_images(out / "index.html")[0]
     assert [method["name"] for method in image["methods"]] == ["ground truth", "bicubic"]
-    assert any(note.startswith("spoilt: 100.00%") for note in image["notes"])
+    assert any(note.startswith("spoilt: the network's result is not finite") for note in image["notes"])
 
 
 def test_a_metric_that_cannot_be_had_is_marked_and_the_others_done(folders: Path, tmp_path: Path) -> None:
@@ -522,6 +527,42 @@ def test_image_interpolation_is_the_mean_of_the_outputs(weights: Callable[..., P
     assert methods.alpha_series(psnr, wide, [0.5], RUNNER, ["images"])[0].enlarge(low_res).shape == (64, 80, 3)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not winograd_library.available(), reason="no C++ compiler")
+def test_every_engine_gives_the_same_figures(testsets: Path, real_weights: Path, tmp_path: Path) -> None:
+    """A network that others trained, on a photograph: 8-bit images differ by one level in a few samples."""
+    low_res = read_image(testsets / "Set5" / "LRbicx4" / "butterfly.png")[:32, :32]
+    truth = to_batch(read_image(testsets / "Set5" / "HR" / "butterfly.png")[:128, :128])
+    path = real_weights / "RealSR_DF2K_x4_fp16.pth"
+    found = [methods.network("net", path, replace(RUNNER, engine=engine)) for engine in ("auto", "torch")]
+    fast, exact = (method.enlarge(low_res) for method in found)
+    assert [method.source for method in found] == [f"{path}, engine {name} on cpu" for name in ("winograd", "torch")]
+    assert found[0].fingerprint != found[1].fingerprint  # neither is remembered as the other's
+    expected = to_image(load_generator(path)(to_batch(low_res)).detach())
+    for image in (fast, exact):
+        assert_same_levels(image, expected)
+        assert abs(psnr_y(to_batch(image), truth, 4) - psnr_y(to_batch(expected), truth, 4)) < 1e-3
+
+
+def test_the_engine_is_chosen_and_said(folders: Path, weights: Callable[..., Path], tmp_path: Path) -> None:
+    given = [f"hr={folders}/HR", f"weights={weights('net')}", "metrics.names=[psnr_y]"]
+    config = composed(tmp_path, *given, "engine=torch")
+    out = command.run(config, command.prepare(config))
+    assert "net.safetensors, engine torch on cpu" in (out / "results.md").read_text(encoding="utf-8")
+    for wrong, said in (("tensorrt", "'tensorrt' is not known; use one of auto, torch, winograd"), ("3", "engine=3")):
+        with pytest.raises(ValueError, match=said):
+            command.prepare(composed(tmp_path, *given, f"engine={wrong}"))
+    with pytest.raises(ValueError, match=r"net\.safetensors: engine winograd computes in float32 on the CPU"):
+        command.prepare(composed(tmp_path, *given, "engine=winograd", "device=meta"))
+
+
+def test_an_image_that_does_not_fit_is_said_and_the_others_done(weights: Callable[..., Path]) -> None:
+    method = methods.network("net", weights("net"), RUNNER)
+    method.enlarge._enlarge.func.max_memory = 1  # pyright: ignore[reportFunctionMemberAccess]
+    with pytest.raises(methods.OutputError, match="MiB are left for it"):
+        method.enlarge(make_photograph(16, 20, 0))
+
+
 @pytest.mark.parametrize("how", ["gaussian", "reverse-filter"])
 def test_back_projection_of_an_evaluation_is_upscales(weights: Callable[..., Path], how: BackProjection) -> None:
     path, low_res = weights("net", 1), make_photograph(16, 20, 0)
@@ -578,6 +619,9 @@ def test_what_spandrel_reads_is_evaluated(tmp_path: Path) -> None:
     described = spandrel.ModelLoader().load_from_file(tmp_path / "compact.pth")
     expected = described(to_batch(low_res)).detach()[0].clamp(0, 1).permute(1, 2, 0).numpy() * 255
     np.testing.assert_allclose(method.enlarge(low_res), expected, atol=0.51)
+    assert method.source.endswith("compact.pth, engine torch on cpu")
+    with pytest.raises(ValueError, match=r"compact.pth: engine winograd computes this library's networks alone"):
+        methods.network("compact", tmp_path / "compact.pth", replace(RUNNER, engine="winograd"))
     torch.save({"something": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="nor can spandrel read it"):
         methods.network("other", tmp_path / "other.pth", RUNNER)

@@ -23,7 +23,8 @@ def _compose_and_run(config: DictConfig) -> None:
     except (ValueError, OSError, ModuleNotFoundError, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        sys.exit(f"esrgan-evaluate: {error}")
+        said = str(error).replace("--engine ", "engine=")  # as esrgan-upscale has it
+        sys.exit(f"esrgan-evaluate: {said}")
     except KeyboardInterrupt:
         sys.exit("esrgan-evaluate: stopped; the same command goes on from here")
 

@@ -15,6 +15,7 @@ from esrgan_lit.evaluation.evaluate import evaluate
 from esrgan_lit.evaluation.methods import Method, Runner, alpha_series, bicubic, name_sources, network
 from esrgan_lit.evaluation.test_sets import TestSet, open_sets
 from esrgan_lit.files import anonymous, cache_folder, file_name, write_text
+from esrgan_lit.inference.engines import default_device
 from esrgan_lit.metrics.metric import Metric, MetricOptions, MetricUnavailableError
 from esrgan_lit.metrics.registry import for_channels, make_metric
 from esrgan_lit.overrides import as_override
@@ -45,6 +46,7 @@ _KINDS: dict[str, Any] = {
     "metrics": Mapping[str, Any],
     "metrics.names": Sequence[Any],
     "device": str | None,
+    "engine": str,
     "workers": int | None,
     "cache": str | None,
     "crops": int,
@@ -86,6 +88,9 @@ def prepare(config: DictConfig) -> Plan:
         for part in place.split("."):
             value = value[part]
         check_kind(place, value, kind, ...)
+    for key in ("crops", "crop", "workers"):
+        if settings[key] is not None and settings[key] < 1:
+            raise ValueError(f"{key}={settings[key]} is not positive; give 1 or more, or leave it out")
     pyplot()
     scale = settings["scale"]
     degradation = Bicubic(scale, settings["boundary"], settings["low_res_form"])
@@ -103,8 +108,9 @@ def prepare(config: DictConfig) -> Plan:
     if not metrics:
         raise ValueError("no metric can be had; add one that needs nothing, such as psnr_y, to metrics.names")
     finished = name_sources(settings["images"])
-    device = {"device": torch.device(settings["device"])} if settings["device"] else {}
-    runner = Runner(scale, back_project=settings["back_project"], channels=channels, **device)
+    engine = settings["engine"]
+    device = torch.device(settings["device"]) if settings["device"] else default_device(engine)
+    runner = Runner(scale, device, settings["back_project"], channels, engine)
     methods = _open_methods(settings, runner)
     sources = {method.name: method.source for method in methods}
     for name in finished:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from esrgan_lit.files import digest
 from esrgan_lit.images.levels import to_batch, to_image
 from esrgan_lit.inference.back_projection import back_project
-from esrgan_lit.inference.choices import BACK_PROJECTIONS, BackProjection
+from esrgan_lit.inference.choices import BACK_PROJECTIONS, BackProjection, EngineName, check_engine
 from esrgan_lit.inference.engines import default_device
+from esrgan_lit.inference.upscaler import Upscaler
 from esrgan_lit.networks.building import build_within
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.networks.hub import WEIGHTS
@@ -72,10 +73,11 @@ def network(name: str, path: str | Path, runner: "Runner") -> Method:
 
     Raises:
         WeightsError: when nothing can read it, or it enlarges by another factor.
+        ValueError: when the runner's engine does not compute it.
         FileNotFoundError: when there is no such file.
     """
-    model = _read_for(runner, path)
-    return Method(name, f"{path}{runner.remark}", f"{digest(_file(path))} {runner.fingerprint}", runner.run(model))
+    ready = runner.run(_read_for(runner, path), path)
+    return Method(name, f"{path}, {ready.how}", f"{digest(_file(path))} {ready.how}", ready)
 
 
 def series_name(alpha: float, kind: str) -> str:
@@ -107,21 +109,21 @@ def alpha_series(
     if wrong:
         raise ValueError(f"alpha {wrong[0]:g} is not in [0, 1]: 0 is the PSNR network, 1 the GAN's")
     ends = [_read_for(runner, path) for path in (psnr, gan)]
-    run_psnr, run_gan = (runner.run(end) for end in ends)
-    pair = f"{digest(_file(psnr))} {digest(_file(gan))} {runner.fingerprint}"
-    source = f"(1 − α) · {psnr} + α · {gan}{runner.remark}"
+    run_psnr, run_gan = (runner.run(end, path) for end, path in zip(ends, (psnr, gan), strict=True))
+    pair = f"{digest(_file(psnr))} {digest(_file(gan))} {run_psnr.how} {run_gan.how}"
+    source = f"(1 − α) · {psnr} + α · {gan}, {' and '.join(dict.fromkeys((run_psnr.how, run_gan.how)))}"
     methods = []
     for alpha in alphas:
         if alpha in (0, 1):
             path, end = (gan, run_gan) if alpha else (psnr, run_psnr)
-            methods.append(Method(series_name(alpha, ""), f"{path}{runner.remark}", f"{alpha} {pair}", end))
+            methods.append(Method(series_name(alpha, ""), f"{path}, {end.how}", f"{alpha} {pair}", end))
             continue
         if "networks" in by:
             for path, end in zip((psnr, gan), ends, strict=True):
                 if not isinstance(end, Generator):
                     raise WeightsError(f"the weights of {path} cannot be interpolated here; give 'sweep.by=[images]'")
             both = cast(list[Generator], ends)
-            blend = runner.run(interpolate(both[0], both[1], alpha))
+            blend = runner.run(interpolate(both[0], both[1], alpha), source)
             key = f"networks {alpha} {pair}"
             methods.append(Method(series_name(alpha, "networks"), f"weights: {source}", key, blend))
         if "images" in by:
@@ -233,59 +235,79 @@ class Runner:
         device: that they run on; by default a GPU where there is one.
         back_project: what their outputs are put through before they become images; None for nothing.
         channels: of the images.
+        engine: of this library's networks, in float32; others are PyTorch's.
 
     Raises:
-        ValueError: for a back projection that is not known.
+        ValueError: for a back projection or an engine that is not known.
     """
 
     scale: int
     device: torch.device = field(default_factory=default_device)
     back_project: BackProjection | None = None
     channels: int = 3
+    engine: EngineName = "auto"
 
     def __post_init__(self) -> None:
         if self.back_project not in (None, *BACK_PROJECTIONS):
             known = " or ".join(BACK_PROJECTIONS)
             raise ValueError(f"back_project {self.back_project!r} is not known; use {known}, or null for none")
+        check_engine(self.engine)
 
-    def run(self, model: nn.Module) -> "_Enlarger":
-        """Make a network ready to enlarge images."""
-        return _Enlarger(model.to(self.device).eval(), self)
+    def run(self, model: nn.Module, source: str | Path) -> "_Enlarger":
+        """Make a network ready to enlarge images.
 
-    @property
-    def remark(self) -> str:
-        """For the description of a method."""
-        return f", then {self.back_project} back projection" if self.back_project else ""
+        Args:
+            model: the network.
+            source: what it is, for messages.
 
-    @property
-    def fingerprint(self) -> str:
-        """For the fingerprint of a method."""
-        return f"on {self.device.type}{self.remark}"
+        Raises:
+            ValueError: when the engine does not compute it.
+        """
+        then = f", then {self.back_project} back projection" if self.back_project else ""
+        if isinstance(model, Generator):
+            try:
+                upscaler = Upscaler(model, self.engine, self.device, "fp32", back_project=self.back_project)
+            except ValueError as error:
+                raise ValueError(f"{source}: {error}") from error
+            how = f"engine {upscaler.engine.name} on {self.device.type}{then}"
+            return _Enlarger(partial(upscaler, bands=True), how)
+        if self.engine == "winograd":
+            raise ValueError(f"{source}: engine winograd computes this library's networks alone; use --engine auto")
+        model = model.to(self.device).eval()
+        return _Enlarger(partial(self._enlarge, model), f"engine torch on {self.device.type}{then}")
+
+    @torch.inference_mode()
+    def _enlarge(self, model: nn.Module, image: np.ndarray) -> np.ndarray:
+        low_res = to_batch(image).to(self.device)
+        output = model(low_res)
+        if self.back_project:
+            output = back_project(output, low_res, self.scale, self.back_project)
+        if not output.isfinite().all():
+            raise ValueError("the network's result is not finite (NaN or infinity)")
+        return to_image(output, image.dtype)
 
 
 class _Enlarger:
-    """Runs a network, and keeps the last output: blends of outputs ask for the same image again and again."""
+    """Runs a network, and keeps the last output: blends of outputs ask for the same image again and again.
 
-    def __init__(self, model: nn.Module, runner: Runner) -> None:
-        self.model = model
-        self.runner = runner
-        self.last: tuple[str, np.ndarray] | None = None
+    Args:
+        enlarge: an image → the same, larger.
+        how: it is computed: engine, device, and what follows.
+    """
+
+    def __init__(self, enlarge: Callable[[np.ndarray], np.ndarray], how: str) -> None:
+        self.how = how
+        self._enlarge = enlarge
+        self._last: tuple[str, np.ndarray] | None = None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         digest = digest_image(image)
-        if self.last is None or self.last[0] != digest:
-            low_res = to_batch(image).to(self.runner.device)
-            with torch.inference_mode():
-                output = self.model(low_res)
-                if self.runner.back_project:
-                    output = back_project(output, low_res, self.runner.scale, self.runner.back_project)
-            wrong = 1 - output.isfinite().float().mean().item()
-            if wrong:
-                raise OutputError(
-                    f"{wrong:.2%} of its output is NaN or infinite; such weights overflowed, in training or in float16"
-                )
-            self.last = digest, to_image(output, image.dtype)
-        return self.last[1]
+        if self._last is None or self._last[0] != digest:
+            try:
+                self._last = digest, self._enlarge(image)
+            except (ValueError, MemoryError) as error:
+                raise OutputError(str(error)) from error
+        return self._last[1]
 
 
 def _blend_outputs(psnr: _Enlarger, gan: _Enlarger, alpha: float, image: np.ndarray) -> np.ndarray:
