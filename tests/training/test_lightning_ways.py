@@ -17,7 +17,7 @@ import esrgan_lit
 from esrgan_lit import Discriminator, GanStage, PairDataModule, PsnrStage, RRDBNet, load_generator
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.training.callbacks import TrainingHealth
-from esrgan_lit.training.trainer import train
+from esrgan_lit.training.trainer import _count_ranks, normalize, train
 from esrgan_lit.weights.layouts import WeightsError
 
 pytestmark = pytest.mark.filterwarnings(
@@ -165,6 +165,26 @@ def test_epochs_and_fractions_by_configuration(configure: Callable[..., DictConf
     assert config.trainer.max_steps == 12
     assert config.stage.scheduler.T_max == 12
     assert len(list((tmp_path / "run" / "panels").glob("step_*.png"))) == 4
+    counted = configure("psnr_rrdb23", "trainer.max_epochs=4", "data.batch=1", "trainer.devices=auto")
+    normalize(counted)
+    assert counted.trainer.max_steps == 12
+    for change, message in {
+        "data.train=[]": "data.train is empty; give 'data.train=",
+        "data.train=???": "data.train is not set; give 'data.train=",
+        "data.batch=x": "data.batch=x does not fit; give a whole number",
+        "trainer.devices=null": "trainer.devices=null does not fit; give .*trainer.devices=auto",
+        "trainer.num_nodes=x": "trainer.num_nodes=x does not fit",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            normalize(configure("psnr_rrdb23", "trainer.max_epochs=4", change))
+
+
+@pytest.mark.parametrize(
+    ("devices", "ranks"), [("auto", 1), ("-1", 1), (3, 3), ("'3'", 3), ("[0,2]", 2), ("'0,2'", 2), ("'1,'", 1)]
+)
+def test_ranks_are_counted_as_lightning_counts_them(devices: object, ranks: int) -> None:
+    given = OmegaConf.from_dotlist([f"devices={devices}", "num_nodes=2", "accelerator=cpu"])
+    assert _count_ranks(given) == 2 * ranks
 
 
 @pytest.mark.parametrize("experiment", ["psnr_rrdb23", "gan_rrdb23"])

@@ -39,6 +39,22 @@ def test_figures_are_means_over_the_counted_images() -> None:
     assert validation.compute() == {}  # it begins anew
 
 
+@pytest.mark.parametrize("set_name", ["", "named"])
+def test_means_are_exact_where_a_training_is_in_half_precision(set_name: str) -> None:
+    validation, values = Validation(["psnr_y"], 4), []
+    for _ in range(5):
+        truth = pair()
+        output = (truth.high_res + 0.1 * torch.rand(1, 3, 64, 64)).clamp(0, 1)
+        torch.set_default_dtype(torch.bfloat16)  # as Lightning does for precision=bf16-true
+        try:
+            values.append(validation.metrics["psnr_y"](output, truth.high_res, truth.low_res).item())
+            validation.update(output, ValidationImage("a", truth, 1.0, set_name))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    (figure,) = validation.compute().values()
+    assert figure == pytest.approx(sum(values) / 5, rel=1e-5)
+
+
 def test_figures_beyond_the_bound_are_the_worst() -> None:
     truth = pair()
     validation = Validation(["psnr_y"], 4, rmse_at_most=16.0)

@@ -57,8 +57,8 @@ def check_terms(
                 f"stage.sharpened has {name!r}, which is no term of (output, ground truth); they are {', '.join(there)}"
             )
     for name, term in losses.items():
-        if name in (*further, *watched):
-            raise ValueError(f"stage.losses.{name}: the stage logs something else by this name; choose another")
+        if name in (*further, *watched) or hasattr(nn.ModuleDict, name):
+            raise ValueError(f"stage.losses.{name}: the stage has something else of this name; choose another")
         if not isinstance(term, nn.Module | None):
             raise ValueError(f"stage.losses.{name} is {term!r}; its _target_ must make a torch.nn.Module")
         if term is not None and sees_average(term) and ema_decay is None:

@@ -3,6 +3,7 @@
 import difflib
 import logging
 import math
+import re
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -166,16 +167,18 @@ def _count_in_iterations(config: DictConfig) -> None:
     An epoch is a pass over the files to train on, a crop of each; where there is ``max_steps``, all of the training.
     What is of another kind stays, to be refused with its name.
     """
-    trainer, batch = config.trainer, OmegaConf.select(config, "data.batch")
-    epochs, epoch = trainer.max_epochs, None
+    trainer, epochs, epoch = config.trainer, config.trainer.max_epochs, None
     if epochs is not None:
         if not isinstance(epochs, int) or epochs < 1:
             raise ValueError(f"trainer.max_epochs={epochs} is no whole number of 1 or more; give one, or null")
-        devices = torch.accelerator.device_count() if trainer.devices in (-1, "-1", "auto") else trainer.devices
-        ranks = trainer.num_nodes * (devices if isinstance(devices, int) else len(devices))
+        trainer.max_steps, every = 1, trainer.val_check_interval  # until they are counted, of what is checked first
+        trainer.val_check_interval = 1 if isinstance(every, float) and 0 < every <= 1 else every
+        check_set(config)
+        check_settings(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
         data: PairDataModule = build(config.data, "data")
-        epoch = math.ceil(data.count_files() / max(1, batch * ranks))
-        trainer.max_steps, trainer.max_epochs = epoch * epochs, None
+        data.list_files()
+        epoch = max(1, math.ceil(data.count_files() / (data.batch * _count_ranks(trainer))))
+        trainer.max_steps, trainer.max_epochs, trainer.val_check_interval = epoch * epochs, None, every
     steps, every = OmegaConf.select(config, "trainer.max_steps"), trainer.val_check_interval
     if not isinstance(steps, int):
         return
@@ -184,6 +187,16 @@ def _count_in_iterations(config: DictConfig) -> None:
     if isinstance(every, int) and every > steps > 0:
         every = steps
     trainer.val_check_interval = every
+
+
+def _count_ranks(trainer: DictConfig) -> int:
+    """Return how many processes will train, with Lightning's ways of saying which devices."""
+    devices = trainer.devices
+    if isinstance(devices, str):
+        devices = -1 if devices == "auto" else int(devices) if re.fullmatch(r"-?\d+", devices) else devices.split(",")
+    if devices == -1:
+        devices = 1 if trainer.accelerator == "cpu" else max(1, torch.accelerator.device_count())
+    return trainer.num_nodes * (devices if isinstance(devices, int) else len([each for each in devices if each != ""]))
 
 
 def fit(config: DictConfig, trainer: L.Trainer, stage: Stage, data: PairDataModule) -> Path:

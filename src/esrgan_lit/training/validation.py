@@ -1,7 +1,7 @@
 """Validation in training: metrics of whole images, as exact means over all images and ranks."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -76,7 +76,7 @@ class Validation(nn.Module):
         made = [make_metric(metric, scale, options) for metric in wanted]
         self.metrics: dict[str, Metric] = {metric.name: metric for metric in made}
         self.names = [*self.metrics, *(name + WITHOUT_EMA for name in self.metrics if name in CHEAP)]
-        self.means = nn.ModuleDict()  # SET/NAME → mean; made when the first image of a set comes
+        self.means: dict[str, MeanMetric] = {}  # SET/NAME → mean; made when the first image of a set comes
 
     def cropped(self, image: ValidationImage) -> ValidationImage:
         """Return the middle of an image, as ``crop`` has it."""
@@ -103,16 +103,17 @@ class Validation(nn.Module):
             values = metric(output, image.pair.high_res, image.pair.low_res)
             values = values.square() if metric.root_mean_square else values
             key = f"{image.set}/{name}{suffix}"
-            if key not in self.means:
+            if key not in self.means or self.means[key].device != output.device:
                 with torch.inference_mode(False):
-                    # An image too small for NIQE has none: the mean is over the others.
-                    self.means[key] = MeanMetric(nan_strategy="ignore").to(output.device)
-            cast(MeanMetric, self.means[key]).update(values, image.counted)
+                    # An image too small for NIQE has none: the mean is over the others. Under half precision, too.
+                    mean = MeanMetric(nan_strategy="ignore").to(output.device).set_dtype(torch.float32)
+                    self.means[key] = cast(MeanMetric, mean)
+            self.means[key].update(values, image.counted)
 
     def compute(self) -> dict[str, float]:
         """Return the means over all images of all ranks, by name; then begin anew."""
         figures: dict[str, float] = {}
-        for key, mean in cast(Iterable[tuple[str, MeanMetric]], self.means.items()):
+        for key, mean in self.means.items():
             if mean.update_called:
                 name, value = key.removeprefix("/"), float(mean.compute())
                 figures[name] = math.sqrt(value) if self.metric_of(name).root_mean_square else value
