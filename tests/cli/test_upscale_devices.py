@@ -1,15 +1,20 @@
 """Several devices at once: the same bytes, and a process that is killed costs the image that it was at."""
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from conftest import make_photograph
 from esrgan_lit import RRDBNet, save_generator
+from esrgan_lit.cli import upscale_run
 from esrgan_lit.cli.upscale import main
+from esrgan_lit.images.picture import Picture
 
 # A network of somebody's own, which ends its process at images of 13 rows.
 KILLED = """
@@ -62,6 +67,32 @@ def test_several_processes_make_the_same_bytes(
     (tmp_path / "photos" / "bad.png").unlink()
     call("several")
     assert "5 of 5 outputs were made with these settings before and stay" in capsys.readouterr().err
+
+
+def test_small_images_are_computed_one_a_core_with_the_same_bytes(
+    call: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, enlarged = [], upscale_run._enlarged
+
+    def observed(*given: Any) -> Picture:
+        threads.append((threading.current_thread(), torch.get_num_threads()))
+        return enlarged(*given)
+
+    before = torch.get_num_threads()
+    call("one", "--device", "cpu", "--max-memory", "8G")  # one image at a time
+    (tmp_path / "photos" / "bad.png").write_bytes((tmp_path / "photos" / "15.png").read_bytes()[:200])
+    monkeypatch.setattr(upscale_run, "_enlarged", observed)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(SystemExit, match=r"1 of 6 images failed:\n.*bad\.png"):
+            call("several", "--device", "cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert {number for _, number in threads} == {1}
+    assert threading.main_thread() not in {thread for thread, _ in threads}
+    assert len(contents(tmp_path / "several")) == 5
+    assert contents(tmp_path / "several") == contents(tmp_path / "one")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,22 @@ from esrgan_lit.cli.upscale_devices import devices_of, enlarge_side_by_side
 from esrgan_lit.cli.upscale_options import FinalSize, parse
 from esrgan_lit.cli.upscale_plan import Job, check_names, name_beside, plan_jobs
 from esrgan_lit.cli.upscale_record import Record, Shard, shard_records
-from esrgan_lit.cli.upscale_run import enlarge, make_generator, make_upscaler, output_size, said
+from esrgan_lit.cli.upscale_run import (
+    SMALL,
+    enlarge,
+    enlarge_at_once,
+    make_generator,
+    make_upscaler,
+    output_size,
+    said,
+)
 from esrgan_lit.cli.upscale_video import check_no_clip_options, is_clip, upscale_clip
 from esrgan_lit.files import digest, unfinished_files
 from esrgan_lit.images.listing import printable
 from esrgan_lit.weights.releases import RELEASES
 
 if TYPE_CHECKING:
+    from esrgan_lit.inference.upscaler import Upscaler
     from esrgan_lit.networks.generator import Generator
 
 
@@ -198,7 +208,12 @@ def _run(
         )
     with tqdm(total=sum(pixels.values()), desc="upscaling", unit="px", unit_scale=True, smoothing=0.1) as bar:
         if upscaler is not None:
-            outcomes = enlarge(iter(jobs), upscaler, record, options, bar.update)
+            small, threads = _small_ones(jobs, sizes, upscaler, options)
+            others = iter([job for job in jobs if job not in small])
+            outcomes = chain(
+                enlarge_at_once(list(small), upscaler, threads, record, options) if small else (),
+                enlarge(others, upscaler, record, options, bar.update),
+            )
         else:
             largest_first = sorted(jobs, key=lambda job: -pixels[job])
             outcomes = enlarge_side_by_side(largest_first, options.devices, record, options)
@@ -212,6 +227,25 @@ def _run(
     if fallbacks:
         print(f"{fallbacks} tiles were not finite and were computed again in fp32", file=sys.stderr)
     return failures
+
+
+def _small_ones(
+    jobs: Sequence[Job], sizes: dict[Path, tuple[int, int]], upscaler: Upscaler, options: argparse.Namespace
+) -> tuple[dict[Job, None], int]:
+    """Return the images of which several are computed at once, and how many: on a CPU, in the memory there is."""
+    import torch
+
+    from esrgan_lit.inference.memory import free_memory
+
+    small = {job: None for job in jobs if 0 < math.prod(sizes[job.source]) <= SMALL}
+    if not small or upscaler.engine.device.type != "cpu" or options.max_memory is not None or options.compile:
+        return {}, 1
+    needed = max(
+        upscaler.predicted_bytes(*size, to_size=options.outscale is not None)
+        for size in {sizes[job.source] for job in small}
+    )
+    threads = min(torch.get_num_threads(), len(small), free_memory() // needed)
+    return (small, threads) if threads > 1 else ({}, 1)
 
 
 def _settings_of(options: argparse.Namespace) -> dict[str, Any]:

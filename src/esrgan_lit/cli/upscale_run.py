@@ -1,12 +1,14 @@
-"""Enlarge the files of a plan one after the other, reading the next and writing the last meanwhile.
+"""Enlarge the files of a plan: small ones several at once, others one by one, the next one read meanwhile.
 
 Functions import what loads NumPy, Pillow or PyTorch.
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from esrgan_lit.inference.upscaler import Upscaler
     from esrgan_lit.networks.generator import Generator
 
+SMALL = 256**2
+"""Pixels of images of which a CPU computes one a core."""
 _LEAST_FREE = 2**16  # bytes of a disk on which nothing more is tried
 
 
@@ -75,8 +79,7 @@ def enlarge(
 
             try:
                 picture, state = read.result()
-                size = None if options.outscale is None else output_size(picture.pixels.shape[:2], options.outscale)
-                picture = picture._replace(pixels=upscaler(picture.pixels, show, size, picture.bands))
+                picture = _enlarged(picture, upscaler, options, show)
                 writing = writer.submit(_write, job, picture, state, record, options)
             except Exception as error:  # whatever a file does, the others are not its matter
                 yield Outcome(job, failure_of(job, error), sum(seen))
@@ -89,6 +92,53 @@ def enlarge(
                 coming = read_next()
         for last in written:
             yield _outcome_of(*last)
+
+
+def enlarge_at_once(
+    jobs: Sequence[Job], upscaler: Upscaler, threads: int, record: Record, options: argparse.Namespace
+) -> Iterator[Outcome]:
+    """Enlarge small files on the CPU, each by one thread from reading to writing, and yield what became of each.
+
+    Threads that share an image wait for each other at every step of the network; these never do.
+
+    Args:
+        jobs: to do.
+        upscaler: made ready.
+        threads: at once; they share the cores.
+        record: gets a line for each output.
+        options: of the command.
+    """
+    import torch
+
+    def work(job: Job) -> Outcome:
+        own = copy.copy(upscaler)  # which counts for itself
+        own.fallbacks = 0
+        try:
+            picture, state = _read(job, options, own.generator.channels != 3)
+            _write(job, _enlarged(picture, own, options, lambda done: None), state, record, options)
+        except Exception as error:  # whatever a file does, the others are not its matter
+            return Outcome(job, failure_of(job, error))
+        return Outcome(job, fallbacks=own.fallbacks)
+
+    cores, waiting = torch.get_num_threads(), deque[Future[Outcome]]()
+    torch.set_num_threads(max(1, cores // threads))  # of each thread that begins from here on
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(work, job))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)
+
+
+def _enlarged(
+    picture: Picture, upscaler: Upscaler, options: argparse.Namespace, show: Callable[[float], object]
+) -> Picture:
+    size = None if options.outscale is None else output_size(picture.pixels.shape[:2], options.outscale)
+    return picture._replace(pixels=upscaler(picture.pixels, show, size, picture.bands))
 
 
 def _outcome_of(outcome: Outcome, writing: Future[None]) -> Outcome:
