@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def unfinished_files(path: Path) -> list[Path]:
-    """Return the files that :func:`atomic_write` has beside a path: those of writers at work, or that were killed."""
-    return list(path.parent.glob(f"{_hidden(path)}-*.partial*"))
+def unfinished_files(path: Path, among: Iterable[Path] | None = None) -> list[Path]:
+    """Return the files that :func:`atomic_write` has beside a path: those of writers at work, or that were killed.
+
+    Args:
+        path: that they would become.
+        among: files of its folder, where they were listed already.
+    """
+    beside = path.parent.glob(".*.partial*") if among is None else among
+    return [file for file in beside if file.name.startswith(f"{_hidden(path)}-")]
 
 
 def _hidden(path: Path) -> str:

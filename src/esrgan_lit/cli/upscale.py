@@ -8,18 +8,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import math
 import sys
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from esrgan_lit.cli.upscale_devices import devices_of, enlarge_side_by_side
+from esrgan_lit.cli.upscale_jobs import Plan
 from esrgan_lit.cli.upscale_options import FinalSize, parse
-from esrgan_lit.cli.upscale_plan import Job, check_names, name_beside, plan_jobs
+from esrgan_lit.cli.upscale_plan import name_beside, name_check, plan_jobs
 from esrgan_lit.cli.upscale_record import Record, Shard, shard_records
 from esrgan_lit.cli.upscale_run import (
     SMALL,
@@ -82,170 +82,169 @@ def _upscale(options: argparse.Namespace) -> None:
         return
     check_no_clip_options(options)
     shard = None if options.merge or options.shard == (1, 1) else options.shard
-    jobs, folder, one_file = plan_jobs(options.inputs, options.output, options.format, options.frames, shard)
+    plan = plan_jobs(options.inputs, options.output, options.format, options.frames, shard)
     if not options.chosen:
         print(
             f"weights: {' and '.join(options.checkpoint)}, for photographs as they come. Clean pictures: --checkpoint "
             "esrgan_x4. Drawings: --checkpoint realesrgan_x4plus_anime_6b. Softer: --alpha 0.5. All: --list",
             file=sys.stderr,
         )
-    record = Record(folder, _settings_of(options), not one_file, shard)
+    record = Record(plan.folder, _settings_of(options), not plan.one_file, shard)
     if options.merge:
-        _merge(jobs, record)
+        _merge(plan, record)
         return
     if shard is not None:
-        print(f"shard {shard}: {len(jobs)} images", file=sys.stderr)
-    if not (todo := _to_do(jobs, record, options.overwrite)):
-        return
-    faults = check_names(todo)
-    sizes = _sizes(todo, faults)
-    _check_sizes(todo, sizes, options.outscale, faults)
-    if len(faults) < len(todo):
+        print(f"shard {shard}: {len(plan)} images", file=sys.stderr)
+    count = len(plan)
+    _leave_out_finished(plan, record, options.overwrite)
+    failures = _check_files(plan, options.outscale)
+    if options.outscale is None and len(plan):
         generator = generator or make_generator(options)
-        _check_sizes(todo, sizes, options.outscale or generator.scale, faults)
-    failures = [fault if str(job.source) in fault else f"{job.source}: {fault}" for job, fault in faults.items()]
-    todo = [job for job in todo if job not in faults]
-    if todo and generator is not None:
-        for line in failures:  # now, since the others may take hours
-            print(f"esrgan-upscale: {printable(line)}", file=sys.stderr)
+        failures += _check_sizes(plan, generator.scale)
+    for line in failures if len(plan) else ():  # now, since the others may take hours
+        print(f"esrgan-upscale: {printable(line)}", file=sys.stderr)
+    if len(plan):
         with record:
-            failures += _run(todo, sizes, generator, record, options)
+            failures += _run(plan, generator or make_generator(options), record, options)
     if failures:
-        raise ValueError(f"{len(failures)} of {len(jobs)} images failed:\n  " + "\n  ".join(map(printable, failures)))
+        raise ValueError(f"{len(failures)} of {count} images failed:\n  " + "\n  ".join(map(printable, failures)))
 
 
-def _merge(jobs: Sequence[Job], record: Record) -> None:
+def _merge(plan: Plan, record: Record) -> None:
     """Check that every output is there, and make one record of the shards'.
 
     Raises:
         ValueError: naming the outputs that are missing, by shard; or while a shard is at work.
     """
-    missing = [job for job in jobs if not record.holds(job.output, job.source, job.frame)]
-    if missing:
-        counts = {int(path.stem.rpartition("-")[2]) for path in shard_records(record.folder)}
-        names = [job.output.relative_to(record.folder).with_suffix("").as_posix() for job in missing]
-        shards = sorted({Shard.of(name, count) for count in counts for name in names}) if len(counts) == 1 else []
-        again = f"; give again {', '.join(f'--shard {shard}' for shard in shards)}" if shards else ""
-        raise ValueError(
-            f"{len(missing)} of {len(jobs)} outputs are missing, {printable(missing[0].output)} first{again}"
-        )
+    counts = {int(path.stem.rpartition("-")[2]) for path in shard_records(record.folder)}
+    first, missing, shards = None, 0, set[Shard]()
+    for job in plan:
+        if not record.holds(job.output, job.source, job.frame):
+            first, missing = first or job, missing + 1
+            name = job.output.relative_to(record.folder).with_suffix("").as_posix()
+            shards |= {Shard.of(name, count) for count in counts} if len(counts) == 1 else set()
+    if first:
+        again = f"; give again {', '.join(f'--shard {shard}' for shard in sorted(shards))}" if shards else ""
+        raise ValueError(f"{missing} of {len(plan)} outputs are missing, {printable(first.output)} first{again}")
     with record:
         record.merge()
-    print(f"all {len(jobs)} outputs are there")
+    print(f"all {len(plan)} outputs are there")
 
 
-def _to_do(jobs: Sequence[Job], record: Record, overwrite: bool) -> list[Job]:
-    """Return the jobs whose outputs are not there.
+def _leave_out_finished(plan: Plan, record: Record, overwrite: bool) -> None:
+    """Leave out the jobs whose outputs are there.
 
     Raises:
         ValueError: where an output is there that another command made, or anybody else.
     """
-    todo = [job for job in jobs if not record.holds(job.output, job.source, job.frame)]
-    if finished := len(jobs) - len(todo):
-        print(f"{finished} of {len(jobs)} outputs were made with these settings before and stay", file=sys.stderr)
-    existing = [job.output for job in todo if record.exists(job.output) and not record.cut(job.output)]
-    if existing and not overwrite:
+    count, existing, first = len(plan), 0, None
+    for job in plan:
+        if not record.exists(job.output):
+            continue
+        if record.holds(job.output, job.source, job.frame):
+            plan.leave_out(job)
+        elif not record.cut(job.output):
+            existing, first = existing + 1, first or job
+    if finished := count - len(plan):
+        print(f"{finished} of {count} outputs were made with these settings before and stay", file=sys.stderr)
+    if first and not overwrite:
         raise ValueError(
-            f"{len(existing)} outputs exist already that this command did not make, {printable(existing[0])} first; "
+            f"{existing} outputs exist already that this command did not make, {printable(first.output)} first; "
             "add --overwrite to replace them, or name another folder"
         )
-    return todo
 
 
-def _sizes(jobs: Sequence[Job], faults: dict[Job, str]) -> dict[Path, tuple[int, int]]:
-    """Return height and width by source; note the jobs of which no header can be read, or that miss their frame."""
-    from esrgan_lit.images.reading import count_frames, decode, errors_named, size_of
+def _check_files(plan: Plan, outscale: FinalSize | None) -> list[str]:
+    """Note the size of each file; leave out, and say, what has no image or no such frame, or could not be written."""
+    from esrgan_lit.images.reading import decode, errors_named, header_of
 
-    sizes = {source: size_of(source) for source in {job.source: None for job in jobs}}
-    for job in jobs:
-        count = count_frames(job.source)
-        doubtful = not all(sizes[job.source]) or (job.frame is None and count > 1) or (job.frame or 0) >= count
-        if doubtful and job not in faults:
-            try:
+    failures, fault_of_name = [], name_check()
+    for job in plan:
+        fault, header = fault_of_name(job), header_of(job.source)
+        several = job.frame is None and header.frames > 1
+        doubtful = not all(header.upright) or several or (job.frame or 0) >= header.frames
+        try:
+            if doubtful and not fault:
                 with errors_named(job.source):
                     decode(job.source, job.frame)
-            except OSError as error:
-                faults[job] = str(error)
-    return sizes
+        except OSError as error:
+            fault = str(error)
+        if fault:
+            failures.append(fault if str(job.source) in fault else f"{job.source}: {fault}")
+            plan.leave_out(job)
+        else:
+            plan.set_size(job, *header.upright)
+    return failures + ([] if outscale is None else _check_sizes(plan, outscale))
 
 
-def _check_sizes(
-    jobs: Sequence[Job], sizes: dict[Path, tuple[int, int]], outscale: FinalSize | None, faults: dict[Job, str]
-) -> None:
-    """Note the jobs whose outputs are larger than their format allows, where the output's size is known."""
+def _check_sizes(plan: Plan, outscale: FinalSize) -> list[str]:
+    """Leave out, and say, the jobs whose outputs would be larger than their format allows."""
     from esrgan_lit.images.writing import check_size
 
-    for job in jobs:
-        if outscale is not None and job not in faults and all(sizes[job.source]):
-            try:
-                check_size(job.output, *output_size(sizes[job.source], outscale))
-            except OSError as error:
-                faults[job] = str(error)
+    failures = []
+    for job in plan:
+        try:
+            if job.pixels:
+                check_size(job.output, *output_size((job.height, job.width), outscale))
+        except OSError as error:
+            failures.append(f"{job.source}: {error}")
+            plan.leave_out(job)
+    return failures
 
 
-def _run(
-    jobs: Sequence[Job],
-    sizes: dict[Path, tuple[int, int]],
-    generator: Generator,
-    record: Record,
-    options: argparse.Namespace,
-) -> list[str]:
+def _run(plan: Plan, generator: Generator, record: Record, options: argparse.Namespace) -> list[str]:
     """Enlarge the images, on one device or on several, and return a line for each that failed."""
-    killed = {parent: any(parent.glob(".*.partial*")) for parent in {job.output.parent for job in jobs}}
-    for job in jobs:
-        for leftover in unfinished_files(job.output) if killed[job.output.parent] else ():
-            leftover.unlink(missing_ok=True)  # of a run that was killed
-    pixels = {job: math.prod(sizes[job.source]) for job in jobs}
-    failures, fallbacks = [], 0
+    for folder, jobs in groupby(plan, lambda job: job.output.parent):
+        if leftovers := [*folder.glob(".*.partial*")]:  # of a run that was killed, or of another shard
+            for leftover in (each for job in jobs for each in unfinished_files(job.output, leftovers)):
+                leftover.unlink(missing_ok=True)
+    failures, fallbacks, count = [], 0, len(plan)
     upscaler = None if options.devices else make_upscaler(generator, options)
-    if upscaler is not None and any(pixels.values()):
-        height, width = max((sizes[job.source] for job in jobs), key=math.prod)
-        needed = upscaler.predicted_bytes(height, width, to_size=options.outscale is not None)
+    largest = plan.largest()
+    if upscaler is not None and largest.pixels:
+        needed = upscaler.predicted_bytes(largest.height, largest.width, to_size=options.outscale is not None)
         print(
             f"engine {upscaler.engine.name} on {upscaler.engine.device}; about {needed / 2**20:,.0f} MiB for the "
-            f"largest image, {width}×{height}",
+            f"largest image, {largest.width}×{largest.height}",
             file=sys.stderr,
         )
-    with tqdm(total=sum(pixels.values()), desc="upscaling", unit="px", unit_scale=True, smoothing=0.1) as bar:
-        if upscaler is not None:
-            small, threads = _small_ones(jobs, sizes, upscaler, options)
-            others = iter([job for job in jobs if job not in small])
+    with tqdm(total=plan.pixels, desc="upscaling", unit="px", unit_scale=True, smoothing=0.1) as bar:
+        if upscaler is None:
+            outcomes = enlarge_side_by_side(plan.largest_first(), count, options.devices, record, options)
+        elif (threads := _threads_for(plan, upscaler, options)) > 1:
+            small = (job for job in plan if 0 < job.pixels <= SMALL)
+            others = (job for job in plan if not 0 < job.pixels <= SMALL)
             outcomes = chain(
-                enlarge_at_once(list(small), upscaler, threads, record, options) if small else (),
+                enlarge_at_once(small, upscaler, threads, record, options),
                 enlarge(others, upscaler, record, options, bar.update),
             )
         else:
-            largest_first = sorted(jobs, key=lambda job: -pixels[job])
-            outcomes = enlarge_side_by_side(largest_first, options.devices, record, options)
+            outcomes = enlarge(iter(plan), upscaler, record, options, bar.update)
         for outcome in outcomes:
             if outcome.failure:
                 failures.append(outcome.failure)
-                if len(jobs) > 1:
+                if count > 1:
                     tqdm.write(f"esrgan-upscale: {printable(failures[-1])}", file=sys.stderr)
-            bar.update(pixels[outcome.job] - outcome.shown)
+            bar.update(outcome.job.pixels - outcome.shown)
             fallbacks += outcome.fallbacks
     if fallbacks:
         print(f"{fallbacks} tiles were not finite and were computed again in fp32", file=sys.stderr)
     return failures
 
 
-def _small_ones(
-    jobs: Sequence[Job], sizes: dict[Path, tuple[int, int]], upscaler: Upscaler, options: argparse.Namespace
-) -> tuple[dict[Job, None], int]:
-    """Return the images of which several are computed at once, and how many: on a CPU, in the memory there is."""
+def _threads_for(plan: Plan, upscaler: Upscaler, options: argparse.Namespace) -> int:
+    """Return how many small images are to be computed at once: on a CPU, in the memory there is."""
     import torch
 
     from esrgan_lit.inference.memory import free_memory
 
-    small = {job: None for job in jobs if 0 < math.prod(sizes[job.source]) <= SMALL}
-    if not small or upscaler.engine.device.type != "cpu" or options.max_memory is not None or options.compile:
-        return {}, 1
-    needed = max(
-        upscaler.predicted_bytes(*size, to_size=options.outscale is not None)
-        for size in {sizes[job.source] for job in small}
-    )
-    threads = min(torch.get_num_threads(), len(small), free_memory() // needed)
-    return (small, threads) if threads > 1 else ({}, 1)
+    if upscaler.engine.device.type != "cpu" or options.max_memory is not None or options.compile:
+        return 1
+    count, height, width = plan.most_of(SMALL)
+    if count < 2:
+        return 1
+    needed = upscaler.predicted_bytes(height, width, to_size=options.outscale is not None)
+    return min(torch.get_num_threads(), count, free_memory() // needed)
 
 
 def _settings_of(options: argparse.Namespace) -> dict[str, Any]:

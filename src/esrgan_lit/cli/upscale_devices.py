@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import signal
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
@@ -18,7 +17,7 @@ from esrgan_lit.cli.upscale_run import Outcome, enlarge, make_generator, make_up
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-    from esrgan_lit.cli.upscale_plan import Job
+    from esrgan_lit.cli.upscale_jobs import Job
 
 _CONTEXT = get_context("spawn")  # CUDA cannot be forked
 _MOST_PROCESSES = 256
@@ -55,7 +54,7 @@ def devices_of(text: str) -> list[str]:
 
 
 def enlarge_side_by_side(
-    jobs: Sequence[Job], devices: Sequence[str], record: Record, options: argparse.Namespace
+    jobs: Iterator[Job], count: int, devices: Sequence[str], record: Record, options: argparse.Namespace
 ) -> Iterator[Outcome]:
     """Enlarge files on several devices, and yield what became of each, as they come.
 
@@ -63,6 +62,7 @@ def enlarge_side_by_side(
 
     Args:
         jobs: to do, in this order.
+        count: of them.
         devices: of each process; those of the CPU share its cores and its memory.
         record: gets a line for each output, from the processes.
         options: of the command.
@@ -72,8 +72,8 @@ def enlarge_side_by_side(
     """
     options = argparse.Namespace(**vars(options))  # modules cannot be sent
     options.modules = [module.__name__ for module in options.modules or ()]
-    waiting, workers = deque(jobs), dict[Any, _Worker]()
-    devices = devices[: len(jobs)]  # the cores are shared by those that have something to do
+    workers = dict[Any, _Worker]()
+    devices = devices[:count]  # the cores are shared by those that have something to do
 
     def start(device: str) -> None:
         ours, theirs = _CONTEXT.Pipe()
@@ -100,7 +100,7 @@ def enlarge_side_by_side(
                             f"{job.source}: the process on {worker.device} ended at it (exit code "
                             f"{worker.process.exitcode}); the same command tries it again",
                         )
-                    if worker.given and waiting:
+                    if worker.given and count:
                         start(worker.device)
                     continue
                 if isinstance(message, Outcome):
@@ -109,8 +109,10 @@ def enlarge_side_by_side(
                 elif isinstance(message, str):
                     raise ValueError(message)
                 else:  # it asks for the next
-                    job = waiting.popleft() if waiting else None
-                    worker.given.extend([] if job is None else [job])
+                    job = next(jobs, None)
+                    if job is not None:
+                        worker.given.append(job)
+                        count -= 1
                     with suppress(ConnectionError):  # it has ended, and the next turn finds that out
                         connection.send(job)
     finally:

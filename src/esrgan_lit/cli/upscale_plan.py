@@ -8,39 +8,23 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from esrgan_lit.cli.upscale_jobs import Job, Plan
 from esrgan_lit.cli.upscale_record import Shard, read_entries
 from esrgan_lit.images.formats import SUFFIXES_WRITTEN
-from esrgan_lit.images.listing import SEEN, SUFFIXES, LeftOut, images_in, is_file, only_images, printable, walk
+from esrgan_lit.images.listing import SUFFIXES, LeftOut, matching, only_images, printable, walk
 
 Frames = Literal["all", "first"] | int
 
+_EARLIER = "made by an earlier run"
 _LONGEST_NAME = 255  # bytes, where the system does not say
 _WRITTEN_AS = {".jpe": ".jpg", ".jfif": ".jpg", ".mpo": ".jpg", ".dib": ".bmp", ".avifs": ".avif"}
 
 log = logging.getLogger(__name__)
-
-
-class Job(NamedTuple):
-    """One output to make."""
-
-    source: Path
-    output: Path
-    frame: int | None = None
-    """Of a file with several, from 0; ``None``: what there is."""
-
-
-class Plan(NamedTuple):
-    """The outputs to make, the folder that they go to, and whether ``-o`` names one file in it."""
-
-    jobs: list[Job]
-    folder: Path
-    one_file: bool
 
 
 def plan_jobs(
@@ -65,27 +49,32 @@ def plan_jobs(
         ValueError: when an input holds no image, or two inputs would be written to one file.
     """
     folder, one_file = Path(output), _names_file(inputs, output)
+    plan = Plan(folder.parent if one_file else folder, one_file)
     left_out, outputs_of = LeftOut(), functools.cache(_outputs_of)
-    found: dict[str, tuple[Path, Path]] = {}  # by a file's one real name: how it was found, and the name it keeps
     for given in inputs:
         for source, kept in _find(given, folder, left_out, outputs_of):
-            if found.setdefault(_real_name(source), (source, kept))[0] != source:
+            if not plan.add_file(source, kept, _real_name(source)):
                 left_out.add("taken already by another name", source)
-    if not found:
+    if not (count := plan.count_files()):
         raise ValueError(f"INPUT: there is nothing to enlarge but {left_out}; name another output folder")
     if left_out:
         log.warning("left out %s", left_out)
-    if one_file and len(found) > 1:
-        raise ValueError(f"-o {output} names one image file, but there are {len(found)} inputs; name a folder")
-    if shard is not None:
-        found = {name: each for name, each in found.items() if _belongs(each[1], shard)}
-    outputs = [(source, folder if one_file else folder / _renamed(kept, kind)) for source, kept in found.values()]
-    if others := Counter(source.suffix for source, _ in outputs if kind == "same" and source.suffix != _same(source)):
+    if one_file and count > 1:
+        raise ValueError(f"-o {output} names one image file, but there are {count} inputs; name a folder")
+    others, clashes = Counter[str](), list[tuple[Job, Job]]()
+    for source, kept in plan.files():
+        if shard is not None and Shard.of(kept.with_suffix("").as_posix(), shard.total) != shard:
+            continue
+        if kind == "same" and source.suffix != _same(source):
+            others[source.suffix] += 1
+        for job in _frames_of(source, folder if one_file else folder / _renamed(kept, kind), frames):
+            if first := plan.add(job):
+                clashes.append((first, job))
+    if others:
         counts = ", ".join(f"{count} {suffix} as {_same(Path('x' + suffix))}" for suffix, count in others.items())
         log.warning("formats that are not written: %s", counts)
-    jobs = [job for source, target in outputs for job in _frames_of(source, target, frames)]
-    _refuse_clashes(jobs)
-    return Plan(jobs, folder.parent if one_file else folder, one_file)
+    _refuse_clashes(plan, clashes)
+    return plan
 
 
 def name_beside(given: str, scale: float | tuple[int, int], kind: str) -> str:
@@ -128,87 +117,68 @@ def _names_file(inputs: Sequence[str], output: str) -> bool:
 
 def _find(
     given: str, folder: Path, left_out: LeftOut, outputs_of: Callable[[Path], set[str]]
-) -> list[tuple[Path, Path]]:
-    """Return the images of one input, and the relative name that each keeps in the output folder.
+) -> Iterator[tuple[Path, Path]]:
+    """Yield the images of one input, and the relative name that each keeps in the output folder.
 
     Raises:
         ValueError: when there are none.
     """
     path, beside = Path(given), LeftOut()
     if path.is_dir():
-        base, images, nothing = path, images_in(path, beside), f"{given} holds no images"
+        base, files, nothing = path, functools.partial(walk, path), f"{given} holds no images"
     elif path.is_file():
         if path.parent.resolve() == folder.resolve() and path.name in outputs_of(path.parent):
-            left_out.add("made by an earlier run", path)  # the shell's * finds them, too
-            return []
-        return [(path, Path(path.name))]
+            left_out.add(_EARLIER, path)  # the shell's * finds them, too
+        else:
+            yield path, Path(path.name)
+        return
     elif path.exists() or path.is_symlink() or not glob.has_magic(given):
         state = "is a broken link" if path.is_symlink() else "is no file" if path.exists() else "does not exist"
         raise ValueError(f"INPUT: {printable(given)} {state} (looked in {Path.cwd()})")
     else:
-        base, paths = _glob(given, beside)
-        images, nothing = sorted(only_images(paths, beside)), f"nothing matches {given}"
-    images = _without_outputs(images, base, folder, beside, outputs_of)
-    if not images:
+        fixed = tuple(takewhile(lambda part: not glob.has_magic(part), path.parts))
+        base, nothing = Path(*fixed), f"nothing matches {given}"
+        files = functools.partial(matching, given, base, path.parts[len(fixed) :])
+    image = None
+    for image in _without_outputs(files, base, folder, beside, outputs_of):
+        yield image, image.relative_to(base)
+    if image is None:
         raise ValueError(f"INPUT: {printable(nothing)}{f', but {beside}' if beside else ''} (looked in {Path.cwd()})")
     left_out.update(beside)
-    return [(image, image.relative_to(base)) for image in images]
-
-
-def _glob(pattern: str, left_out: LeftOut) -> tuple[Path, Iterable[Path]]:
-    """Return a pattern's fixed folder, and the files that match it or lie below folders that do."""
-    parts = Path(pattern).parts
-    fixed = tuple(takewhile(lambda part: not glob.has_magic(part), parts))
-    base, rest = Path(*fixed), parts[len(fixed) :]
-    if "**" not in rest:
-        found = [Path(name) for name in glob.glob(pattern)]  # noqa: PTH207 (Path's takes no absolute pattern)
-        files = [path for path in found if not path.is_dir() and is_file(path, left_out)]
-        seen = {os.path.realpath(base)}
-        for folder in sorted((path for path in found if path.is_dir()), key=lambda path: (path.is_symlink(), path)):
-            if os.path.realpath(folder) in seen:
-                left_out.add(SEEN, folder)
-            else:
-                files += walk(folder, left_out, seen)
-        return base, files
-    files = walk(base, left_out)  # glob's own ** goes round in circles of links
-    return base, [file for file in files if _fits_or_is_below(file.relative_to(base).parts, rest)]
-
-
-def _fits_or_is_below(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    return any(_fits(parts[:end], pattern) for end in range(1, len(parts) + 1))
-
-
-def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    if not pattern or not parts:
-        return not parts and set(pattern) <= {"**"}
-    if pattern[0] == "**":
-        return _fits(parts, pattern[1:]) or _fits(parts[1:], pattern)
-    return fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _without_outputs(
-    images: Sequence[Path], base: Path, folder: Path, left_out: LeftOut, outputs_of: Callable[[Path], set[str]]
-) -> list[Path]:
-    """Leave out what lies in the output folder, and what an earlier run made.
+    files: Callable[[LeftOut], Iterable[Path]],
+    base: Path,
+    folder: Path,
+    left_out: LeftOut,
+    outputs_of: Callable[[Path], set[str]],
+) -> Iterator[Path]:
+    """Yield the images, but for what lies in the output folder, and what an earlier run made.
 
     A folder of nothing but outputs, given as an input, is meant: it is enlarged again, into another.
     """
-    written_to = folder.resolve()
-    within = written_to == base.resolve()
-    kept, made = [], []
-    for image in images:
+    written_to = os.path.join(folder.resolve(), "")  # noqa: PTH118 (it ends in a slash)
+    within = folder.resolve() == base.resolve()
+
+    def fate(image: Path) -> str:
+        if not within and _real_name(image).startswith(written_to):
+            return "in the output folder"
         parts = image.relative_to(base).parts
-        if not within and written_to in image.resolve().parents:
-            left_out.add("in the output folder", image)
-        elif any("/".join(parts[n:]) in outputs_of(base.joinpath(*parts[:n])) for n in range(1, len(parts))):
-            left_out.add("made by an earlier run", image)
+        made = ["/".join(parts[n:]) in outputs_of(base.joinpath(*parts[:n])) for n in range(len(parts))]
+        return _EARLIER if any(made[1:]) else "output" if made[0] else ""
+
+    kept, made = False, LeftOut()
+    for image in only_images(files(left_out), left_out):
+        if what := fate(image):
+            made.add(_EARLIER, image) if what == "output" else left_out.add(what, image)
         else:
-            (made if "/".join(parts) in outputs_of(base) else kept).append(image)
-    if not kept and not within:
-        return made
-    for image in made:
-        left_out.add("made by an earlier run", image)
-    return kept
+            kept = True
+            yield image
+    if kept or within:
+        left_out.update(made)
+    elif made:
+        yield from (image for image in only_images(files(LeftOut()), LeftOut()) if fate(image) == "output")
 
 
 def _outputs_of(folder: Path) -> set[str]:
@@ -216,10 +186,6 @@ def _outputs_of(folder: Path) -> set[str]:
         return {entry["output"] for entry in read_entries(folder)}
     except OSError:
         return set()
-
-
-def _belongs(kept: Path, shard: Shard) -> bool:
-    return Shard.of(kept.with_suffix("").as_posix(), shard.total) == shard
 
 
 _real_folder = functools.lru_cache(maxsize=1024)(os.path.realpath)
@@ -258,10 +224,8 @@ def _frames_of(source: Path, output: Path, frames: Frames | None) -> list[Job]:
     return [Job(source, output.with_name(f"{output.stem}-{n + 1:04}{output.suffix}"), n) for n in range(count)]
 
 
-def _refuse_clashes(jobs: Sequence[Job]) -> None:
+def _refuse_clashes(plan: Plan, clashes: Sequence[tuple[Job, Job]]) -> None:
     """Raise ValueError where an output would replace another, or an input."""
-    first: dict[Path, Job] = {}
-    clashes = [(first[job.output], job) for job in jobs if first.setdefault(job.output, job) is not job]
     if clashes:
         one, other = clashes[0]
         same_name = one.source.name == other.source.name
@@ -273,33 +237,31 @@ def _refuse_clashes(jobs: Sequence[Job]) -> None:
         more = f" ({len(clashes)} such outputs)" if len(clashes) > 1 else ""
         names = [printable(path) for path in (one.source, other.source, one.output)]
         raise ValueError(f"{names[0]} and {names[1]} would both be written to {names[2]}{more}; {remedy}")
-    sources = {_real_name(job.source) for job in jobs}
-    for job in jobs:
-        if os.path.exists(job.output) and job.output.samefile(job.source):  # noqa: PTH110 (Path's raises for long names)
-            if len(jobs) == 1:
+    for job in plan:
+        if not os.path.exists(job.output):  # noqa: PTH110 (Path's raises for long names)
+            continue
+        if job.output.samefile(job.source):
+            if len(plan) == 1:
                 raise ValueError(f"-o {job.output} is the input itself; name another file or folder")
             raise ValueError(f"{job.source} would be replaced by its own enlargement; name another folder")
-        if _real_name(job.output) in sources:
+        if plan.has_file(_real_name(job.output)):
             raise ValueError(f"{job.output}, an input, would be replaced by {job.source}'s; name another folder")
 
 
-def check_names(jobs: Sequence[Job]) -> dict[Job, str]:
-    """Return what is wrong with the names of outputs.
+def name_check() -> Callable[[Job], str]:
+    """Return what tells what is wrong with the name of a job's output, or nothing.
 
-    Raises:
-        ValueError: where a folder cannot be made or written to.
+    It raises ValueError where the output's folder cannot be made or written to; of each it looks once.
     """
-    faults: dict[Job, str] = {}
-    places = {parent: _existing(parent) for parent in {job.output.parent for job in jobs}}
-    for place in set(places.values()):
-        _check_writable(place)
-    for job in jobs:
-        longest = _longest_name(places[job.output.parent])
-        if (length := len(os.fsencode(job.output.name))) > longest:
-            faults[job] = f"the output's name would have {length} bytes, and {longest} are allowed; rename the image"
-        elif os.path.isdir(job.output):  # noqa: PTH112
-            faults[job] = f"{job.output} is a folder; rename it or the image"
-    return faults
+    longest_in = functools.cache(_longest_in)
+
+    def fault(job: Job) -> str:
+        longest, length = longest_in(_existing(job.output.parent)), len(os.fsencode(job.output.name))
+        if length > longest:
+            return f"the output's name would have {length} bytes, and {longest} are allowed; rename the image"
+        return f"{job.output} is a folder; rename it or the image" if os.path.isdir(job.output) else ""  # noqa: PTH112
+
+    return fault
 
 
 def _existing(folder: Path) -> Path:
@@ -319,7 +281,9 @@ def _check_writable(place: Path) -> None:
         raise ValueError(f"-o: {place} cannot be written to ({error.strerror}); name another folder") from error
 
 
-def _longest_name(place: Path) -> int:
+def _longest_in(place: Path) -> int:
+    """Return how many bytes names in a folder may have, once it is sure that it can be written to."""
+    _check_writable(place)
     try:
         return os.pathconf(place, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):  # not on Windows

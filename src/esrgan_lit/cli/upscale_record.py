@@ -67,9 +67,12 @@ class Record:
 
     def read(self) -> None:
         """Read what other processes have made since."""
-        self.lines: dict[str, list[dict[str, Any]]] = {}
+        self._whole, self._cut = set[int](), dict[str, list[Any]]()
         for entry in read_entries(self.folder):
-            self.lines.setdefault(entry["output"], []).append(entry)
+            if "source" in entry:
+                self._whole.add(_key(entry))  # little memory, for there may be a million
+            else:
+                self._cut.setdefault(entry["output"], []).append(entry["state"])
 
     def __enter__(self) -> Record:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -96,15 +99,12 @@ class Record:
         """Whether an output is there, whole, unchanged, and made from this source with these settings."""
         if not self.exists(output):
             return False
-        entries = self.lines.get(self._name(output))
-        return bool(entries) and self._entry(output, output, source, frame, file_state(source)) in entries
+        return bool(self._whole) and _key(self._entry(output, output, source, frame, file_state(source))) in self._whole
 
     def cut(self, output: Path) -> bool:
         """Whether an output is there, unchanged since it was made here, and its line lost what it was made from."""
-        entries = self.lines.get(self._name(output), [])
-        return self.exists(output) and any(
-            "source" not in entry and entry["state"] == list(file_state(output)) for entry in entries
-        )
+        states = self._cut.get(self._name(output))
+        return states is not None and self.exists(output) and list(file_state(output)) in states
 
     def add(self, output: Path, unfinished: Path, source: Path, frame: int | None, state: tuple[int, int]) -> None:
         """Note that ``unfinished`` is about to become ``output``."""
@@ -120,7 +120,7 @@ class Record:
     def without_lock(self) -> Record:
         """Return it for a process of this one, which holds the lock."""
         one = copy.copy(self)
-        one._lock, one.lines = None, {}
+        one._lock, one._whole, one._cut = None, set(), {}
         return one
 
     def merge(self) -> None:
@@ -137,9 +137,8 @@ class Record:
                     held.enter_context(lock.acquire(timeout=0))
                 except Timeout as error:
                     raise ValueError(f"{path.name} is still written to: wait until its shard has ended") from error
-            with atomic_write(self.path) as unfinished:
-                lines = (json.dumps(entry) + "\n" for entry in read_entries(self.folder))
-                unfinished.write_text("".join(lines), encoding="utf-8")
+            with atomic_write(self.path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(entry) + "\n" for entry in read_entries(self.folder))
             for path in paths:
                 path.unlink()
         for path in paths:
@@ -177,14 +176,15 @@ def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a folder's records; of a cut one what it holds: its output, and the output's state."""
     for path in (folder / NAME, *shard_records(folder)):
         try:
-            text = path.read_bytes().decode(errors="replace")
+            with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+                for line in file:
+                    yield from _entries_of(line)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        yield from _entries_of(text)
 
 
 def _entries_of(text: str) -> Iterator[dict[str, Any]]:
-    for line in re.split(r'\n|(?=\{"output": )', text):  # a cut line may have the next one behind it
+    for line in re.split(r'(?=\{"output": )', text.rstrip("\n")):  # a cut line may have the next one behind it
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
@@ -194,6 +194,10 @@ def _entries_of(text: str) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(entry, dict) and isinstance(entry.get("output"), str) and "state" in entry:
             yield entry
+
+
+def _key(entry: dict[str, Any]) -> int:
+    return hash(json.dumps(entry, sort_keys=True))
 
 
 def file_state(path: Path) -> tuple[int, int]:

@@ -9,12 +9,12 @@ import copy
 import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from esrgan_lit.cli.upscale_plan import Job
+from esrgan_lit.cli.upscale_jobs import Job
 from esrgan_lit.cli.upscale_record import Record, file_state
 from esrgan_lit.files import readable_bytes
 from esrgan_lit.images.formats import SUFFIXES_WITH_ALPHA
@@ -95,7 +95,7 @@ def enlarge(
 
 
 def enlarge_at_once(
-    jobs: Sequence[Job], upscaler: Upscaler, threads: int, record: Record, options: argparse.Namespace
+    jobs: Iterable[Job], upscaler: Upscaler, threads: int, record: Record, options: argparse.Namespace
 ) -> Iterator[Outcome]:
     """Enlarge small files on the CPU, each by one thread from reading to writing, and yield what became of each.
 

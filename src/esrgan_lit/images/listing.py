@@ -1,9 +1,11 @@
 """Find image files in folders, and say what is left out of them. Nothing heavy is imported."""
 
+import glob
 import importlib.util
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 # All that the reader takes. What a file is read as is decided by its content.
@@ -15,7 +17,7 @@ _NAMES = """
 SUFFIXES = tuple(f".{name}" for name in _NAMES.split())
 _EXTRAS = dict.fromkeys((".heic", ".heif", ".hif"), ("pillow_heif", "formats"))
 
-SEEN = "link to a folder that is looked through already"
+_SEEN = "link to a folder that is looked through already"
 log = logging.getLogger(__name__)
 
 
@@ -23,24 +25,26 @@ class LeftOut:
     """What was found and not taken, by reason: counted, with the first name of each."""
 
     def __init__(self) -> None:
-        self._found: dict[str, list[Path]] = {}
+        self._found: dict[str, tuple[int, Path]] = {}
 
     def add(self, reason: str, path: Path) -> None:
         """Count a file or folder under a reason, such as ``.txt`` or ``broken link``."""
-        self._found.setdefault(reason, []).append(path)
+        count, first = self._found.get(reason, (0, path))
+        self._found[reason] = count + 1, first
 
     def update(self, other: "LeftOut") -> None:
         """Count what another one has, too."""
-        for reason, paths in other._found.items():
-            self._found.setdefault(reason, []).extend(paths)
+        for reason, (more, path) in other._found.items():
+            count, first = self._found.get(reason, (0, path))
+            self._found[reason] = count + more, first
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def __str__(self) -> str:
-        most_first = sorted(self._found.items(), key=lambda item: (-len(item[1]), item[0]))
+        most_first = sorted(self._found.items(), key=lambda item: (-item[1][0], item[0]))
         return "; ".join(
-            f"{len(paths):,} {reason} ({printable(paths[0])}{', …' * (len(paths) > 1)})" for reason, paths in most_first
+            f"{count:,} {reason} ({printable(first)}{', …' * (count > 1)})" for reason, (count, first) in most_first
         )
 
 
@@ -87,9 +91,8 @@ def images_in(folder: Path, left_out: LeftOut) -> list[Path]:
     return sorted(only_images(walk(folder, left_out), left_out))
 
 
-def only_images(paths: Iterable[Path], left_out: LeftOut) -> list[Path]:
-    """Return the files whose suffix is that of an image that can be read."""
-    images = []
+def only_images(paths: Iterable[Path], left_out: LeftOut) -> Iterator[Path]:
+    """Yield the files whose suffix is that of an image that can be read."""
     for path in paths:
         suffix = path.suffix.lower()
         if suffix not in SUFFIXES:
@@ -97,12 +100,11 @@ def only_images(paths: Iterable[Path], left_out: LeftOut) -> list[Path]:
         elif suffix in _EXTRAS and importlib.util.find_spec(_EXTRAS[suffix][0]) is None:
             left_out.add(f"{suffix} for which pip install 'esrgan_lit[{_EXTRAS[suffix][1]}]' is needed", path)
         else:
-            images.append(path)
-    return images
+            yield path
 
 
 def walk(folder: Path, left_out: LeftOut, seen: set[str] | None = None) -> Iterator[Path]:
-    """Yield the files below a folder. Of several ways to a folder, one is gone: the one without links, if there is.
+    """Yield the files below a folder, by name. Of several ways to one, that is gone which has no links, if there is.
 
     Args:
         folder: where to begin.
@@ -122,21 +124,58 @@ def walk(folder: Path, left_out: LeftOut, seen: set[str] | None = None) -> Itera
             if name.startswith("."):
                 left_out.add("hidden folder", inside / name)
             elif (real := os.path.realpath(inside / name)) in seen:
-                left_out.add(SEEN, inside / name)
+                left_out.add(_SEEN, inside / name)
             else:
                 seen.add(real)
                 entered.append(name)
         folders[:] = entered
-        for name in files:
+        for name in sorted(files):
             path = inside / name
             if name.startswith("."):
                 if path.suffix.lower() in SUFFIXES and ".partial" not in path.suffixes:  # an unfinished file of ours
                     left_out.add("hidden", path)
-            elif is_file(path, left_out):
+            elif _is_file(path, left_out):
                 yield path
 
 
-def is_file(path: Path, left_out: LeftOut) -> bool:
+def matching(pattern: str, base: Path, rest: tuple[str, ...], left_out: LeftOut) -> Iterator[Path]:
+    """Yield the files that match a pattern, or lie below folders that do.
+
+    Args:
+        pattern: as the user gave it.
+        base: its fixed part.
+        rest: its other parts.
+        left_out: as for :func:`walk`.
+    """
+    if "**" in rest:  # glob's own ** goes round in circles of links
+        yield from (file for file in walk(base, left_out) if _fits_or_is_below(file.relative_to(base).parts, rest))
+        return
+    folders, seen = list[Path](), {os.path.realpath(base)}
+    for path in map(Path, sorted(glob.glob(pattern))):  # noqa: PTH207 (Path's takes no absolute pattern)
+        if path.is_dir():
+            folders.append(path)
+        elif _is_file(path, left_out):
+            yield path
+    for folder in sorted(folders, key=lambda path: (path.is_symlink(), path)):
+        if os.path.realpath(folder) in seen:
+            left_out.add(_SEEN, folder)
+        else:
+            yield from walk(folder, left_out, seen)
+
+
+def _fits_or_is_below(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    return any(_fits(parts[:end], pattern) for end in range(1, len(parts) + 1))
+
+
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not pattern or not parts:
+        return not parts and set(pattern) <= {"**"}
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:]) or _fits(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _is_file(path: Path, left_out: LeftOut) -> bool:
     """Return whether a path is a file, or leads to one; what is not is left out."""
     if not (found := path.is_file()):
         left_out.add("broken link" if path.is_symlink() else "that is no file", path)

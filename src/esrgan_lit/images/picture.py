@@ -60,6 +60,11 @@ class Header(NamedTuple):
     orientation: int = 1
     frames: int = 1
 
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width once it is turned."""
+        return (self.width, self.height) if self.orientation > 4 else (self.height, self.width)
+
 
 class PictureError(OSError):
     """A file that cannot be read, or a picture that a format cannot hold."""

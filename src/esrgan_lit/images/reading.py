@@ -108,16 +108,16 @@ def decode(path: Path, frame: int | None = None, bands: bool = False) -> Decoded
 
 def count_frames(path: Path) -> int:
     """Return how many frames or pages a file has; 1 where it cannot be opened, which is said when it is read."""
-    return _probe(path).frames
+    return header_of(path).frames
 
 
 def size_of(path: Path) -> tuple[int, int]:
     """Return height and width of the upright picture from a file's header, (0, 0) where there is none."""
-    header = _probe(path)
-    return (header.width, header.height) if header.orientation > 4 else (header.height, header.width)
+    return header_of(path).upright
 
 
-def _probe(path: Path) -> Header:
+def header_of(path: Path) -> Header:
+    """Return what a file says of itself; of one that cannot be opened a size of 0×0."""
     try:
         header = _format_of(path).probe(path)
     except Exception:  # said when it is read
