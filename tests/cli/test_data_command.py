@@ -9,9 +9,9 @@ from PIL import Image
 from conftest import make_photograph
 from esrgan_lit.cli.data import TRAINING_SETS, main
 from esrgan_lit.data.datasets import DATASETS, GROUPS
-from esrgan_lit.data.module import open_images
 from esrgan_lit.data.packed import PackedImages
 from esrgan_lit.data.photographs import Photograph
+from esrgan_lit.data.sources import open_images
 
 
 def run(*arguments: str | Path) -> int | str | None:

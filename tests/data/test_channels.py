@@ -12,9 +12,10 @@ from PIL import Image
 
 from conftest import make_photograph
 from esrgan_lit.data.crops import CropDataset
-from esrgan_lit.data.module import PairDataModule, open_images
+from esrgan_lit.data.module import PairDataModule
 from esrgan_lit.data.packed import PackedImages, pack
-from esrgan_lit.data.pairing import ImageDataset
+from esrgan_lit.data.sources import open_images
+from esrgan_lit.data.whole_images import ImageDataset
 from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.degradations.given import GivenPairs
 from esrgan_lit.degradations.pairs import make_pairs

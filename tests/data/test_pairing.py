@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from esrgan_lit.data.pairing import ImageDataset, match_files, match_names, pair_files, pair_up, unique_names
+from esrgan_lit.data.pairing import match_files, match_names, pair_files, pair_up, unique_names
 from esrgan_lit.data.photographs import Photograph, check_images
+from esrgan_lit.data.whole_images import ImageDataset
 from esrgan_lit.degradations.bicubic import Bicubic
 from esrgan_lit.images.listing import list_images
 

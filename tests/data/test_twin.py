@@ -15,9 +15,9 @@ from PIL import Image
 
 from esrgan_lit import PairDataModule
 from esrgan_lit.data.packed import pack
-from esrgan_lit.data.pairing import ImageDataset
 from esrgan_lit.data.photographs import Photograph, check_images
 from esrgan_lit.data.twin import degraded_twin
+from esrgan_lit.data.whole_images import ImageDataset
 from esrgan_lit.degradations.bsrgan import BsrganDegradation
 from esrgan_lit.degradations.real_esrgan import RealEsrganDegradation
 from esrgan_lit.images.listing import list_images

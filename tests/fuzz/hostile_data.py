@@ -20,9 +20,9 @@ from conftest import make_photograph
 from esrgan_lit.cli.data import main as data_main
 from esrgan_lit.data.datasets import DATASETS, Archive, Dataset
 from esrgan_lit.data.fetch import fetch
-from esrgan_lit.data.module import open_images
 from esrgan_lit.data.packed import PackedImages, pack
 from esrgan_lit.data.photographs import check_images
+from esrgan_lit.data.sources import open_images
 from esrgan_lit.files import cache_folder
 from esrgan_lit.images.listing import list_images
 from hostile_pictures import whole

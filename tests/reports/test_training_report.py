@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -230,10 +229,9 @@ def test_a_sweep_without_figures_and_without_matplotlib(
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).parent / "esrgan-report"), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert result.stderr.strip() == (
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path)])
+    assert end.value.code == (
         f"esrgan-report: {tmp_path} is no run: it has neither csv nor .hydra nor checkpoints; "
         "give the folder that esrgan-train wrote, runs/NAME/DATE"
     )

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from esrgan_lit import PairDataModule, PsnrStage, RRDBNet, SRResNet
-from esrgan_lit.data.pairing import ValidationImage
+from esrgan_lit.data.whole_images import ValidationImage
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.metrics.fidelity import psnr_y
 from esrgan_lit.reports.runs import Run
@@ -150,6 +150,7 @@ def test_further_sets_have_figures_of_their_own(configure: Callable[..., DictCon
     assert Run(tmp_path / "alone").curves["val/psnr_y"] == curves["val/train/psnr_y"]
     for overrides, message in {
         ("trainer.callbacks.best.monitor=val/four/psnr_y",): r"measured are val/psnr_y, .*val/train/psnr_y",
+        ("data.validation=null", "data.validation_low_res=low"): r"low_res is of data.validation, .*{train: FOLDER}",
         ("data.validation=null",): r"monitor=val/psnr_y is not measured; measured are val/train/psnr_y",
         (
             "data.validation_low_res={four: low}",

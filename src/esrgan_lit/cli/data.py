@@ -206,7 +206,7 @@ def _run_fetch(options: argparse.Namespace) -> int:
             print("esrgan-data fetch: stopped; the same command goes on from here", file=sys.stderr)
             return 130
     if not (missing or options.no_pack):
-        from esrgan_lit.data.module import open_images
+        from esrgan_lit.data.sources import open_images
 
         for name in names:
             if name in TRAINING_SETS:

@@ -22,7 +22,7 @@ from esrgan_lit.overrides import as_override
 from esrgan_lit.reports.evaluation import SetReport, as_markdown, protocols, results_table
 from esrgan_lit.reports.evaluation_page import draw_plane, view, write_evaluation, write_pictures
 from esrgan_lit.reports.plots import pyplot
-from esrgan_lit.training.settings import check_kind
+from esrgan_lit.training.annotations import check_kind
 
 log = logging.getLogger(__name__)
 

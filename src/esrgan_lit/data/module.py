@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -17,10 +17,12 @@ from torch.utils.data import DataLoader
 
 from esrgan_lit.data.crops import CropDataset
 from esrgan_lit.data.loading import RankShare, RetryingLoader, StepSampler, ThreadedLoader
-from esrgan_lit.data.packed import PackedImages, is_packed, pack
-from esrgan_lit.data.pairing import ImageDataset, LowResDataset, NamedImage, ValidationImage, pair_up
-from esrgan_lit.data.photographs import FaultPolicy, Photograph, check_images, large_enough
+from esrgan_lit.data.packed import PackedImages, is_packed
+from esrgan_lit.data.pairing import pair_up
+from esrgan_lit.data.photographs import FaultPolicy, Photograph, large_enough
+from esrgan_lit.data.sources import Sources, as_paths, open_images
 from esrgan_lit.data.twin import degraded_twin
+from esrgan_lit.data.whole_images import ImageDataset, LowResDataset, NamedImage, ValidationImage
 from esrgan_lit.degradations.bicubic import Bicubic, LowResForm
 from esrgan_lit.degradations.given import GivenPairs
 from esrgan_lit.degradations.pairs import Crops, Degradation, make_pairs
@@ -31,7 +33,6 @@ from esrgan_lit.overrides import as_override
 from esrgan_lit.private_api import batches_begun, epoch_began
 from esrgan_lit.resize import Boundary
 
-Sources = Sequence[str | Path]
 log = logging.getLogger(__name__)
 
 
@@ -337,52 +338,6 @@ class PairDataModule(L.LightningDataModule):
         return self.trainer
 
 
-def as_paths(sources: str | Path | Sequence[Any]) -> list[Path]:
-    """Return the paths of one source, or of several, of which each may be such a list itself."""
-    if isinstance(sources, str | Path):
-        return [Path(sources)]
-    return [path for source in sources for path in as_paths(source)]
-
-
-def open_images(
-    sources: str | Path | Sequence[Any],
-    setting: str,
-    unreadable: FaultPolicy,
-    cache: str | Path | None = None,
-    channels: int = 3,
-) -> list[Photograph]:
-    """Return the images of a union of sources, none twice.
-
-    Args:
-        sources: folders, image files or packed images, or lists of them.
-        setting: what the user would change, for messages.
-        unreadable: what to do with files that do not decode.
-        cache: folder in which the files of each source are packed; None to read the files.
-        channels: that the images have, or are read with.
-
-    Raises:
-        ValueError: for files that are refused, and for packed images of other channels.
-    """
-    images: dict[Path, Photograph] = {}
-    for source in as_paths(sources):
-        found: Sequence[Photograph]
-        if is_packed(source):
-            found = PackedImages(source).images()
-            if any(image.channels != channels for image in found):
-                other = next(image.channels for image in found if image.channels != channels)
-                raise ValueError(
-                    f"{setting}: {source} was packed with {other} channels, and channels={channels}; pack its files "
-                    f"again with esrgan-data pack --channels {channels}, or give channels={other}"
-                )
-        else:
-            skipping = "data.unreadable_images=skip" if setting == "data.train" else ""
-            found = check_images(list_images([source], setting), unreadable, skipping, channels)
-            if cache is not None and found:
-                found = pack(found, Path(cache) / _digest(found)).images()
-        images |= {image.path.resolve(): image for image in found}
-    return list(images.values())
-
-
 def _setting(name: str) -> str:
     return f"data.validation_sets.{name}" if name else "data.validation"
 
@@ -395,6 +350,11 @@ def _by_set(low_res: Any, sets: Mapping[str, Sources]) -> dict[str, str | Path]:
     if low_res is None:
         return {}
     if not isinstance(low_res, Mapping):
+        if sets and "" not in sets:
+            raise ValueError(
+                "data.validation_low_res is of data.validation, which is not set; say of which set it is, "
+                f"{as_override('data.validation_low_res', {next(iter(sets)): 'FOLDER'})}"
+            )
         return {"": low_res}
     for name in low_res:
         if name not in sets:
@@ -408,12 +368,6 @@ def _by_set(low_res: Any, sets: Mapping[str, Sources]) -> dict[str, str | Path]:
 def _bytes_in(path: Path) -> int | None:
     """Return the size of a file; None where it is not there, as of packed images."""
     return path.stat().st_size if path.is_file() else None
-
-
-def _digest(photographs: Sequence[Photograph]) -> str:
-    states: list[Any] = [(str(photo.path.resolve()), photo.path.stat().st_mtime_ns) for photo in photographs]
-    states += [channels] if (channels := photographs[0].channels) != 3 else []
-    return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
 
 
 def _as_they_are(crops: Crops) -> Crops:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor
 
-from esrgan_lit.data.pairing import ValidationImage
+from esrgan_lit.data.whole_images import ValidationImage
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.files import file_name
 from esrgan_lit.images.levels import as_shown, to_image

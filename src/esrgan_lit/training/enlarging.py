@@ -5,7 +5,7 @@ from typing import Any, Self
 import lightning as L  # noqa: N812 (Lightning's own idiom)
 from torch import Tensor
 
-from esrgan_lit.data.pairing import ValidationImage
+from esrgan_lit.data.whole_images import ValidationImage
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.networks.generator import Generator
 from esrgan_lit.training.changes import SCRATCH

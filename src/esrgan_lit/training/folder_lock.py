@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
-from lightning.pytorch.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only  # Lightning's own, which takes seconds to import
 
 from esrgan_lit.files import write_text
 from esrgan_lit.overrides import as_override

@@ -5,21 +5,18 @@ import difflib
 import inspect
 import logging
 import math
-import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import is_dataclass
-from pathlib import PurePath
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Any, Literal, cast
 
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from esrgan_lit.metrics.metric import MetricUnavailableError
 from esrgan_lit.overrides import as_override
+from esrgan_lit.training.annotations import check_kind
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +58,6 @@ _OURS = {
 }
 # What the shipped optimizers and schedules are given, and others may not take.
 _SHIPPED = ("betas", "fused", "milestones", "gamma", "T_max", "T_0", "eta_min")
-_EXAMPLES = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    types.NoneType: "null",
-}
 
 
 def check_containers(config: DictConfig) -> None:
@@ -262,105 +252,6 @@ def _check_part(key: str, node: Mapping[str, Any]) -> None:
         default = known[name].default if name in known else None
         if place not in _KINDS:
             check_kind(place, value, kinds.get(name, Any), default)
-
-
-def check_kind(key: str, value: Any, kind: Any, default: Any) -> None:
-    """Raise ValueError, with the key and what it may be, for a value that is not of a kind.
-
-    Args:
-        key: in the configuration.
-        value: plain.
-        kind: an annotation.
-        default: value that always fits; an example for the message, too.
-    """
-    if isinstance(value, float) and math.isnan(value):
-        raise ValueError(f"{key} is NaN; give {_describe(kind)}")
-    if value == default and type(value) is type(default):
-        return
-    if fits(value, kind):
-        return
-    inner = next((each for each in (kind, *get_args(kind)) if get_origin(each) is _MAPPING), None)
-    if isinstance(value, Mapping) and inner is not None:
-        for name, each in value.items():
-            check_kind(f"{key}.{name}", each, get_args(inner)[1], ...)
-    remedy = ""
-    if isinstance(value, float) and value.is_integer() and fits(int(value), kind):
-        remedy = f", {as_override(key, int(value))}"
-    elif isinstance(default, bool | int | float | str):
-        remedy = f", such as {as_override(key, default)}"
-    raise ValueError(f"{key}={_shown(value)} does not fit; give {_describe(kind)}{remedy}")
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)
-
-
-def fits(value: Any, kind: Any) -> bool:
-    """Return whether a value of a configuration is of the kind that an annotation names, as far as that can be told.
-
-    Args:
-        value: plain, or a mapping with ``_target_``, which may make anything.
-        kind: the annotation.
-    """
-    if isinstance(value, Mapping) and "_target_" in value:
-        return kind not in (int, float, bool)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        told = [each for each in arguments if _can_be_told(each)]
-        return any(fits(value, each) for each in told) if told else True
-    if origin is Literal:
-        return value in arguments
-    if kind in (None, types.NoneType):
-        return value is None
-    if kind is bool:
-        return isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is str or (isinstance(kind, type) and issubclass(kind, PurePath)):
-        return isinstance(value, str)
-    outer = origin or kind
-    if outer is Callable or outer is types.FunctionType or outer is _CALLABLE:
-        return False
-    if isinstance(outer, type) and issubclass(outer, Mapping):
-        return isinstance(value, Mapping) and all(fits(each, arguments[1]) for each in value.values() if arguments)
-    if isinstance(outer, type) and (issubclass(outer, Sequence) or outer is _ITERABLE):
-        if not isinstance(value, list):
-            return False
-        return all(fits(each, arguments[0]) for each in value) if arguments else True
-    # Of others only the constructor knows.
-    return not (isinstance(outer, type) and (issubclass(outer, torch.nn.Module) or is_dataclass(outer)))
-
-
-_CALLABLE, _ITERABLE, _MAPPING = (get_origin(each) for each in (Callable[[], None], Iterable[int], Mapping[str, int]))
-
-
-def _can_be_told(kind: Any) -> bool:
-    """Return whether :func:`fits` says no to anything."""
-    outer = get_origin(kind) or kind
-    plain = (None, types.NoneType, bool, int, float, str, Literal, Union, types.UnionType, _CALLABLE, _ITERABLE)
-    container = isinstance(outer, type) and issubclass(outer, PurePath | Mapping | Sequence | torch.nn.Module)
-    return outer in plain or container or is_dataclass(outer)
-
-
-def _describe(kind: Any) -> str:
-    """Return an annotation as its reader would say it."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_describe(each) for each in arguments if _can_be_told(each)))
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, arguments))
-    outer = origin or kind
-    if outer in _EXAMPLES:
-        return _EXAMPLES[outer]
-    if isinstance(outer, type) and issubclass(outer, PurePath):
-        return "a path"
-    if isinstance(outer, type) and issubclass(outer, Mapping):
-        return "a mapping"
-    if outer is not str and isinstance(outer, type) and (issubclass(outer, Sequence) or outer is _ITERABLE):
-        return "a list" + (f", [{_describe(arguments[0])}, …]" if arguments and arguments[0] is not Any else "")
-    return "a mapping with _target_"
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:

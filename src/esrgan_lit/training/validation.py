@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 (PyTorch's own idiom)
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from esrgan_lit.data.pairing import ValidationImage
+from esrgan_lit.data.whole_images import ValidationImage
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.inference.memory import Needs, Plan
 from esrgan_lit.inference.strips import compute
