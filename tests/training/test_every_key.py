@@ -19,9 +19,9 @@ WRONG = {
     "mapping": {"x": {}},
     "infinite": float("inf"),
 }
-# What is composed, and the keys that are tried.
+# What is composed, and the keys that are tried: what stands beside the stage is the same in both.
 COMPOSED = {
-    "psnr_rrdb23": ("", []),
+    "psnr_rrdb23": ("stage", []),
     "gan_rrdb23": ("", []),
     "psnr_rrdb23 degraded": ("data.degradation", ["degradation=realesrgan"]),
 }
