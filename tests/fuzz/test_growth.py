@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from esrgan_lit import RRDBNet
 from esrgan_lit.inference.upscale import upscale
 from esrgan_lit.inference.upscaler import Upscaler
-from esrgan_lit.inference.winograd import available
+from esrgan_lit.inference.winograd_library import available
 from esrgan_lit.training.trainer import fit, prepare
 
 MEGABYTES = 60  # what allocators keep in reserve; 3,000 uses that each lose a small image would take more
