@@ -214,6 +214,13 @@ def test_what_cannot_be_packed_is_said_first(
         pack([], tmp_path / "empty")
     with pytest.raises(PackedError, match="packed from other files"):
         pack(photographs[:2], packed)
+    (tmp_path / "file").touch()
+    with pytest.raises(PackedError, match=r"cannot be written to \(Not a directory\); .*data\.cache=null"):
+        pack(photographs, tmp_path / "file" / "cache")
+    lock = packed.with_name(f"{packed.name}.lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # as good as a folder that can only be read: a whole one takes no lock
+    assert len(pack(photographs, packed).records) == 3
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(PackedError, match=r"needs 0\.0 GB and its disk has 0\.0 GB free; free some"):

@@ -53,6 +53,11 @@ def test_a_run_returns_the_best_of_its_validations(
             r"lower is better; give hydra.sweeper.direction=minimize",
         ),
         (["optimized_metric=val/psnr_y", "~trainer.logger.csv"], None, r"which is left out; give logger=csv"),
+        (
+            ["optimized_metric=val/psnr_y", "data.validation=null"],
+            None,
+            r"no validation images; give 'data.validation=\[FOLDER\]'",
+        ),
         ([], "minimize", r"optimized_metric is not set, .* give optimized_metric=val/psnr_y"),
     ],
 )

@@ -196,10 +196,18 @@ def pack(photographs: Sequence[Photograph], folder: Path, license: str = "") -> 
         raise PackedError(f"there is nothing to pack into {folder}: none of the files can be decoded")
     if folder.is_dir() and any(folder.iterdir()) and not is_packed(folder):
         raise PackedError(f"{folder} holds other files; name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):  # a second process waits, and then finds it done
-        if not (folder / MANIFEST).is_file():
-            _write(photographs, folder, license)
+    if not (folder / MANIFEST).is_file():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder.with_name(f"{folder.name}.lock")).acquire()
+        except OSError as error:
+            raise PackedError(
+                f"{folder} cannot be written to ({error.strerror or error}); name another folder, or train from the "
+                "files themselves (data.cache=null)"
+            ) from error
+        with lock:  # a second process waits, and then finds it done
+            if not (folder / MANIFEST).is_file():
+                _write(photographs, folder, license)
     packed = PackedImages(folder)
     if [record[:3] for record in packed.records] != [_origin(photo) for photo in photographs]:
         raise PackedError(f"{folder} was packed from other files, or these have changed; delete it or name another")

@@ -29,6 +29,9 @@ def check_optimized(config: DictConfig, stage: Stage, way: str | None = None) ->
             example = as_override("optimized_metric", "val/psnr_y")
             raise ValueError(f"optimized_metric is not set, and this sweeper is to {way} a value; give {example}")
         return
+    if name.startswith("val/") and not stage.validation.sets:
+        remedy = as_override("data.validation", ["FOLDER"])
+        raise ValueError(f"optimized_metric={name} is not measured: there are no validation images; give {remedy}")
     if name not in (known := [*stage.validation.figures, *(f"train/{term}" for term in stage.terms)]):
         raise ValueError(f"optimized_metric={name} is not measured; give one of {', '.join(known)}")
     if "csv" not in (config.trainer.logger or {}):
