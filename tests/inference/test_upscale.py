@@ -151,11 +151,12 @@ def test_a_memory_limit_is_kept_by_making_tiles(monkeypatch: pytest.MonkeyPatch)
         planned.extend([plan] if plan else [])
         return plan
 
-    expected = upscaler(image)
-    monkeypatch.setattr(upscaler, "_budget", lambda held: 2_100_000)
+    expected, held = upscaler(image), list[int]()
+    monkeypatch.setattr(upscaler, "_budget", lambda more: (held.append(more), 2_100_000)[1])
     monkeypatch.setattr(upscaler, "_plan", noting)
     result = upscaler(image)
     assert len(planned) > 1
+    assert held[0] == expected.nbytes > held[-1]  # the output's rows that are written count as what is in use
     assert max(plan.bytes for plan in planned) <= 2_100_000
     assert np.abs(result.astype(int) - expected).max() <= 1
     monkeypatch.setattr(upscaler, "_budget", lambda held: 1000)

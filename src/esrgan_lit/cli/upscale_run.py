@@ -222,10 +222,11 @@ def make_generator(options: argparse.Namespace) -> Generator:
 
 
 def make_upscaler(generator: Generator, options: argparse.Namespace) -> Upscaler:
-    """Make the generator ready to enlarge images, as the options say."""
+    """Make the generator ready to enlarge images, as the options say. Its weights are the upscaler's from now on."""
+    from esrgan_lit.inference.memory import give_back
     from esrgan_lit.inference.upscaler import Upscaler
 
-    return Upscaler(
+    upscaler = Upscaler(
         generator,
         options.engine,
         options.device,
@@ -238,3 +239,6 @@ def make_upscaler(generator: Generator, options: argparse.Namespace) -> Upscaler
         options.compile,
         options.alpha_mode,
     )
+    generator.to("meta")  # the upscaler has a copy, and callers hold this one while images are enlarged
+    give_back()
+    return upscaler

@@ -144,14 +144,20 @@ def check_room(what: str, needed: int, free: int) -> None:
         )
 
 
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+
+def give_back() -> None:
+    """Give the system what was freed: glibc keeps much of it for each thread."""
+    if _trim is not None:
+        _trim(0)
+
+
 def giving_back(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return the same, after what was freed is the system's again: glibc keeps much of it for each thread."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is None:
-        return function
+    """Return the same, after what was freed is the system's again."""
 
     def run(*inputs: Tensor) -> Tensor:
-        trim(0)
+        give_back()
         return function(*inputs)
 
     return run

@@ -64,7 +64,7 @@ def compute(
     height, width = (side // step for side in tile.shape[-2:])
     group = count if plan.trunk_rows >= height and height * width <= _ONE_PART_PIXELS else 1
     in_trunk = _trunk_share(generator, engine.needs.width)
-    frugal = giving_back if plan.tight and engine.name == "torch" and engine.device.type == "cpu" else _as_it_is
+    frugal = giving_back if plan.tight and engine.device.type == "cpu" else _as_it_is
     features = _head_in_strips(engine, tile, plan.tail_rows * step, generator.head_reach * step, step)
     strips = _Strips(generator.block_reach * group, plan.trunk_rows)
     parts = engine.blocks(group)

@@ -8,6 +8,7 @@ features do not fit are there tiles, which overlap.
 
 import copy
 import math
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,7 +30,7 @@ from esrgan_lit.inference.choices import (
     check_engine,
 )
 from esrgan_lit.inference.engines import Engine, TorchEngine, default_device, make_engine
-from esrgan_lit.inference.memory import Plan, check_room, free_memory, is_out_of_memory, plan
+from esrgan_lit.inference.memory import Plan, check_room, free_memory, give_back, is_out_of_memory, plan
 from esrgan_lit.inference.pixels import alpha_goes_apart, check_image, narrowed, padded, resized, widened
 from esrgan_lit.inference.strips import Account, NotFiniteError, Progress, compute
 from esrgan_lit.inference.transparency import clamp_to_neighbors, filled
@@ -225,12 +226,17 @@ class Upscaler:
         output = np.empty((self.scale * height, self.scale * width, kept), dtype)
         low_res = padded(low_res, self.generator.unshuffle)
         queue: list[_Region] = [(0, low_res.shape[-2], 0, low_res.shape[-1])]
-        budget = self._budget(output.nbytes)
+        most, reached = sys.maxsize, 0
         while queue:
             region = top, bottom, left, right = queue.pop(0)
             origin = max(0, top - self.overlap), max(0, left - self.overlap)
             tile = low_res[..., origin[0] : bottom + self.overlap, origin[1] : right + self.overlap]
+            budget = min(most, self._budget(output[reached:].nbytes))  # of the others there is memory already
             chosen = self._plan(tile.shape[-2], tile.shape[-1], budget)
+            if chosen is None or chosen.tight:
+                give_back()  # what the tile or image before left may be what is missing
+                budget = min(most, self._budget(output[reached:].nbytes))
+                chosen = self._plan(tile.shape[-2], tile.shape[-1], budget)
             if chosen is None or (self.tile and max(bottom - top, right - left) > self.tile):
                 queue[:0] = self._halves(region, budget)
                 continue
@@ -239,6 +245,7 @@ class Upscaler:
                 try:
                     for first, image in compute(engine, self.generator, tile, chosen, account.add):
                         self._write(output, image, origin[0] * self.scale + first, origin[1] * self.scale, region)
+                    reached = max(reached, bottom * self.scale)
                     break
                 except NotFiniteError:
                     account.undo()
@@ -246,7 +253,7 @@ class Upscaler:
                     if not is_out_of_memory(error):
                         raise
                     # Half the memory means strips of half the rows, and half the tile where they are thin already.
-                    budget = min(budget, chosen.bytes) // 2
+                    most = min(budget, chosen.bytes) // 2
                     if torch.cuda.is_available():
                         torch.cuda.empty_cache()
                     queue.insert(0, region)
