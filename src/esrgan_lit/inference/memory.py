@@ -80,6 +80,7 @@ def plan(generator: Generator, needs: Needs, value_bytes: int, height: int, widt
     tail_rows = min(height, max(8, int(min(_TAIL_TARGET, max(left, 0)) // tail_row) - margin))
     trunk_rows = height
     if block_row * height > left:
+        block_row += needs.width * value_bytes * width  # a strip is a copy of its rows
         trunk_rows = int(left // block_row) - 2 * reach
         if trunk_rows < max(16, reach):
             return None
