@@ -1,7 +1,7 @@
 // 3×3 convolutions by Winograd's minimal filtering, F(6×6, 3×3) (Winograd 1980; Lavin and Gray 2016, arXiv:1509.09308).
 //
-// Images are float32, (height, width, channels), with channels padded by zeros to a multiple of group_size(). An image
-// is cut into tiles of TILE × TILE outputs, each of which sees POINTS × POINTS inputs. Transformed, a convolution is one
+// Images are float32, (height, width, channels); filters have channels padded by zeros to a multiple of group_size(). An
+// image is cut into tiles of TILE × TILE outputs, each of which sees POINTS × POINTS inputs. Transformed, a convolution is one
 // small matrix product for each of the POINTS² positions. A dense block's five convolutions share one buffer of
 // transformed features: every channel is transformed once, for all the convolutions that read it.
 //
@@ -43,12 +43,25 @@ constexpr int POINTS = TILE + 2;
 constexpr int POSITIONS = POINTS * POINTS;
 constexpr int GROUP = 2 * LANES;
 constexpr int MOST_TILES = 64;    // that a thread computes at once: their products stay in its second-level cache
+constexpr int AWAKE = 500000;     // turns that a thread waits for the others before it sleeps: about a millisecond
 constexpr int MOST_COLUMNS = 22;  // of tiles in a band: the rings of a dense block stay in the third-level cache
 
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef float Aligned __attribute__((vector_size(LANES * 4)));
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector values) { *reinterpret_cast<Vector*>(to) = values; }
+// The first lanes, and zeros; as many as there are, at most none.
+inline Vector load_some(const float* from, int lanes) {
+    if (lanes == LANES) return load(from);
+    Vector values = {};
+    for (int lane = 0; lane < lanes; ++lane) values[lane] = from[lane];
+    return values;
+}
+inline void store_some(float* to, Vector values, int lanes) {
+    if (lanes == LANES) return store(to, values);
+    for (int lane = 0; lane < lanes; ++lane) to[lane] = values[lane];
+}
 
 // One dimension of the transformations, for the points 0, ±1, ±2, ±1/2 and ∞.
 template <class Get, class Put> inline void transform_input(Get d, Put put) {
@@ -97,10 +110,10 @@ extern "C" {
 // One convolution: output = skip2 + factor2 · (skip1 + factor1 · activation(convolution)); a null skip leaves its line
 // out. winograd.py mirrors this.
 struct Step {
-    const float* input;    // (height / enlarge, width / enlarge, fresh); null: what the step before computes
+    const float* input;    // (height / enlarge, width / enlarge, given); null: what the step before computes
     const float* filters;  // (3, 3, outputs / GROUP, seen + fresh, GROUP)
     const float* bias;     // (outputs,)
-    const float* skip1;    // (height, width, outputs)
+    const float* skip1;    // (height, width, stored)
     const float* skip2;
     float* output;  // (height, width, stored), which may be the input of the first of several; null: the next step's
     float factor1, factor2;
@@ -108,7 +121,8 @@ struct Step {
     int32_t height, width;
     int32_t enlarge;  // repeat each pixel of the input so many times both ways
     int32_t seen;     // channels that the steps before transformed
-    int32_t fresh;    // channels of the input
+    int32_t fresh;    // channels of the input, padded
+    int32_t given;    // of them, those that the input has
     int32_t depth;    // channels that are kept transformed from the first step to the last; 0: none
     int32_t outputs;
     int32_t stored;  // of the outputs, the first so many are kept
@@ -192,27 +206,40 @@ int tiles_along(int length) { return (length + TILE - 1) / TILE; }
 
 // ---- one chunk of tiles ----
 
-// Transform the channels that are new of tiles first … last - 1 into `to`: (position, tile, depth), from `seen` on.
-void transform_inputs(const Stage& stage, int64_t first, int64_t last, float* to, int depth, size_t stride) {
-    alignas(64) static const float zeros[LANES] = {};
-    const Step& step = *stage.step;
-    for (int64_t number = first; number < last; ++number, to += depth) {
+// Where the pixels are that a tile sees: null outside of the image.
+struct Window {
+    const float* pixels[POINTS][POINTS] = {};
+
+    Window(const Stage& stage, int64_t number) {
+        const Step& step = *stage.step;
         const int top = int(number / stage.across) * TILE - 1, left = (stage.left + int(number % stage.across)) * TILE - 1;
-        const float* pixels[POINTS][POINTS] = {};  // null: outside
-        for (int y = 0; y < POINTS; ++y) {
-            const int row = top + y;
-            if (row < 0 || row >= step.height) continue;
-            for (int x = 0; x < POINTS; ++x) {
-                const int column = (left + x) / step.enlarge;
-                if (left + x < 0 || left + x >= step.width || column < stage.input_from || column >= stage.input_to) continue;
-                pixels[y][x] = (column < stage.saved_to ? stage.saved : stage.input).pixel(row / step.enlarge, column);
+        const int left_end = std::min(left + POINTS, step.width), end = std::min(top + POINTS, step.height);
+        for (int y = std::max(top, 0); y < end; ++y) {
+            const int row = y / step.enlarge;
+            const float* const start = stage.input.pixel(row, stage.input.left);
+            const float* const saved = stage.saved_to ? stage.saved.pixel(row, stage.saved.left) : nullptr;
+            for (int x = std::max(left, 0); x < left_end; ++x) {
+                const int column = step.enlarge == 1 ? x : x / step.enlarge;
+                if (column < stage.input_from || column >= stage.input_to) continue;
+                pixels[y - top][x - left] = column < stage.saved_to
+                    ? saved + size_t(column - stage.saved.left) * stage.saved.channels
+                    : start + size_t(column - stage.input.left) * stage.input.channels;
             }
         }
+    }
+};
+
+// Transform the channels that are new of tiles first … last - 1 into `to`: (position, tile, depth), from `seen` on.
+void transform_inputs(const Stage& stage, int64_t first, int64_t last, float* to, int depth, size_t stride) {
+    const Step& step = *stage.step;
+    for (int64_t number = first; number < last; ++number, to += depth) {
+        const Window window(stage, number);
         for (int channel = 0; channel < step.fresh; channel += LANES) {
-            Vector half[POINTS][POINTS];
+            const int lanes = std::min(LANES, step.given - channel);
+            Aligned half[POINTS][POINTS];
             for (int x = 0; x < POINTS; ++x)
                 transform_input(
-                    [&](int y) { return load(pixels[y][x] ? pixels[y][x] + channel : zeros); },
+                    [&](int y) { return window.pixels[y][x] ? load_some(window.pixels[y][x] + channel, lanes) : Vector{}; },
                     [&](int y, Vector values) { half[y][x] = values; });
             float* place = to + step.seen + channel;
             for (int y = 0; y < POINTS; ++y)
@@ -256,10 +283,11 @@ void transform_outputs(const Stage& stage, int64_t first, int64_t last, const fl
     for (int64_t number = first; number < last; ++number, products += outputs) {
         const int top = int(number / stage.across) * TILE, left = (stage.left + int(number % stage.across)) * TILE;
         const int rows = std::min(TILE, step.height - top);
-        for (int channel = 0; channel < outputs && channel < step.stored; channel += LANES) {
+        for (int channel = 0; channel < step.stored; channel += LANES) {
             const float* place = products + channel;
             const Vector bias = load(step.bias + channel);
-            Vector half[TILE][POINTS];
+            const int lanes = std::min(LANES, step.stored - channel);
+            Aligned half[TILE][POINTS];
             for (int x = 0; x < POINTS; ++x)
                 transform_output([&](int y) { return load(place + (y * POINTS + x) * stride); },
                                  [&](int y, Vector values) { half[y][x] = values; });
@@ -270,16 +298,12 @@ void transform_outputs(const Stage& stage, int64_t first, int64_t last, const fl
                     [&](int x) { return half[y][x]; },
                     [&](int x, Vector values) {
                         if (left + x < stage.output_from || left + x >= stage.output_to) return;
-                        const size_t pixel = start + x;
+                        const size_t place = (start + x) * step.stored + channel;
                         values += bias;
                         values = values > 0.0f ? values : values * step.slope;
-                        if (step.skip1) values = load(step.skip1 + pixel * outputs + channel) + step.factor1 * values;
-                        if (step.skip2) values = load(step.skip2 + pixel * outputs + channel) + step.factor2 * values;
-                        float* to = row + size_t(x) * step.stored;
-                        if (channel + LANES <= step.stored)
-                            store(to, values);
-                        else
-                            for (int lane = 0; lane < step.stored - channel; ++lane) to[lane] = values[lane];
+                        if (step.skip1) values = load_some(step.skip1 + place, lanes) + step.factor1 * values;
+                        if (step.skip2) values = load_some(step.skip2 + place, lanes) + step.factor2 * values;
+                        store_some(row + size_t(x) * step.stored, values, lanes);
                     });
             }
         }
@@ -373,7 +397,7 @@ class Chain {
             stage.output = {step.output, step.height, 0, step.width, step.stored};
             stage.output_from = 0, stage.output_to = step.width;
             if (k == count_ - 1) stage.output_from = from, stage.output_to = to;
-            stage.input = {const_cast<float*>(step.input), step.height / step.enlarge, 0, step.width / step.enlarge, step.fresh};
+            stage.input = {const_cast<float*>(step.input), step.height / step.enlarge, 0, step.width / step.enlarge, step.given};
             stage.input_from = 0, stage.input_to = stage.input.columns;
             if (k == 0) break;
             if (!first_->depth) {
@@ -468,7 +492,7 @@ class Chain {
     bool overwrites() const { return first_->input == first_[count_ - 1].output; }
     int saved_columns() const { return TILE * (first_->depth ? tiles_along(count_) : count_) + 1; }
     size_t saved_floats() const {
-        return overwrites() && bands > 1 ? size_t(first_->height) * saved_columns() * first_->fresh : 0;
+        return overwrites() && bands > 1 ? size_t(first_->height) * saved_columns() * first_->given : 0;
     }
     size_t weights_floats() const {
         size_t floats = 0;
@@ -484,8 +508,8 @@ class Chain {
 };
 
 // Threads draw tickets for the chunks of a step, and meet when it is done: the next step reads what their neighbours
-// wrote. They are awaited awake for some microseconds, then asleep: on a busy machine the others need this one's
-// processor.
+// wrote. They are awaited awake, because a sleeping thread takes as long to wake as a chunk takes; but on a busy machine
+// the others need this one's processor, so it is offered now and then.
 class Team {
   public:
     const int threads;
@@ -505,8 +529,10 @@ class Team {
             next_.notify_all();
             return;
         }
-        for (int turn = 0; turn < 20000; ++turn)
+        for (int turn = 0; turn < AWAKE; ++turn) {
             if (round_.load(std::memory_order_acquire) != round) return;
+            if (turn % 1000 == 999) std::this_thread::yield();
+        }
         std::unique_lock<std::mutex> lock(mutex_);
         next_.wait(lock, [&] { return round_.load() != round; });
     }

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from esrgan_lit.inference import winograd_library
 from esrgan_lit.inference.memory import Needs
-from esrgan_lit.inference.tracing import Computed, Convolution, Features, Shuffled, Trace, take_down
+from esrgan_lit.inference.tracing import Computed, Convolution, Features, Shuffled, Trace, UntraceableError, take_down
 from esrgan_lit.networks.generator import Generator
 
 WORKSPACE = 48 * 2**20
@@ -27,13 +27,13 @@ class _Step(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("input", "filters", "bias", "skip1", "skip2", "output")),
         *((name, ctypes.c_float) for name in ("factor1", "factor2", "slope")),
-        *((name, ctypes.c_int32) for name in ("height", "width", "enlarge", "seen", "fresh", "depth")),
-        *((name, ctypes.c_int32) for name in ("outputs", "stored", "joined")),
+        *((name, ctypes.c_int32) for name in ("height", "width", "enlarge", "seen", "fresh", "given")),
+        *((name, ctypes.c_int32) for name in ("depth", "outputs", "stored", "joined")),
     ]
 
 
 class WinogradEngine:
-    """winograd.cpp, which computes blocks and tail in float32 on the CPU; the head is PyTorch's.
+    """winograd.cpp, which computes a network in float32 on the CPU; heads of other kinds are PyTorch's.
 
     Args:
         generator: on the CPU, in float32 and evaluation mode. Its filters are copied in winograd.cpp's order.
@@ -54,13 +54,18 @@ class WinogradEngine:
         width = generator.head(torch.zeros(1, generator.channels, *[8 * generator.unshuffle] * 2)).shape[1]
         self._blocks = [take_down(block, width) for block in generator.blocks]
         self._tail = take_down(generator.tail, width, width)
-        nodes = [node for trace in (*self._blocks, self._tail) for node in trace.computed]
+        try:
+            self._head = take_down(generator.head, generator.channels)
+        except UntraceableError:
+            self._head = None
+        traces = [self._head, *self._blocks, self._tail] if self._head else [*self._blocks, self._tail]
+        nodes = [node for trace in traces for node in trace.computed]
         self.weights = {node: self._laid_out(node) for node in nodes if isinstance(node, Convolution)}
         self.needs = self._needs(width)
 
     def head(self, low_res: Tensor) -> Tensor:
         """Image (1, channels, height, width) → features."""
-        return self.generator.head(low_res)
+        return _Program(self, [self._head], {})(low_res) if self._head else self.generator.head(low_res)
 
     def blocks(self, at_once: int) -> list[Callable[[Tensor], Tensor]]:
         """Return what computes so many blocks each, one after the other. They may overwrite what they are given."""
@@ -76,12 +81,6 @@ class WinogradEngine:
         """Round channels up to what winograd.cpp computes at once."""
         return -(-channels // self.group) * self.group
 
-    def to_memory(self, x: Tensor) -> Tensor:
-        """(1, channels, height, width) → (height, width, channels), channels padded by zeros."""
-        image = x[0].permute(1, 2, 0)
-        missing = self.padded(image.shape[2]) - image.shape[2]
-        return (F.pad(image, (0, missing)) if missing else image).contiguous()
-
     def _laid_out(self, node: Convolution) -> tuple[Tensor, Tensor]:
         """Filters (outputs, inputs, 3, 3) and bias, as winograd.cpp wants them."""
         outputs = self.padded(node.channels)
@@ -96,8 +95,8 @@ class WinogradEngine:
         blocks = max(_Program(self, [block], {}, overwrite=True).values for block in self._blocks)
         tail = _Program(self, [self._tail], {}).values
         image = self._tail.output.channels * self._tail.output.scale**2
-        copied = width if self.padded(width) == width else width + self.padded(width)
-        return Needs(width, blocks + copied - width, tail + 2 * copied + 2 * image, WORKSPACE)
+        head = width if self._head else 2 * width  # PyTorch's is laid out anew
+        return Needs(width, blocks, tail + head + 2 * image, WORKSPACE)
 
 
 class _Program:
@@ -130,15 +129,14 @@ class _Program:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         height, width = inputs[0].shape[-2:]
-        images = {node: self.engine.to_memory(x) for node, x in zip(self.inputs, inputs, strict=True)}
+        images = {node: _to_memory(x) for node, x in zip(self.inputs, inputs, strict=True)}
         memory = {self.places[node]: image for node, image in images.items()}
         steps: list[_Step] = []
         for chain in self.chains:
             last = chain[-1]
             if isinstance(last, Shuffled):
                 self._compute(steps)
-                x = _from_memory(images[self.same.get(last.x, last.x)], last.x.channels)
-                images[last] = self.engine.to_memory(_shuffled(x, last.factor))
+                images[last] = _shuffled(images[self.same.get(last.x, last.x)], last.factor)
                 continue
             for node in chain:
                 if node in self.places:
@@ -147,7 +145,7 @@ class _Program:
         self._compute(steps)
         self.held.update({place: image for place, image in memory.items() if place >= len(self.inputs)})
         self.held.pop(self.places.get(self.output, -1), None)  # it is the caller's now
-        return _from_memory(images[self.output], self.output.channels)
+        return images[self.output].permute(2, 0, 1)[None]
 
     def _reads(self, node: Computed) -> list[Features]:
         """List what a node reads as images; parts of a concatenation but the last were transformed by earlier ones."""
@@ -180,7 +178,7 @@ class _Program:
         return self.last_reader.get(node) == reader and reads.count(node) == 1 and reads[0] is node
 
     def _assign_places(self, overwrite: bool) -> None:
-        kinds = {place: (self.engine.padded(node.channels), 1) for place, node in enumerate(self.inputs)}
+        kinds = {place: (node.channels, 1) for place, node in enumerate(self.inputs)}
         kept = () if overwrite else tuple(range(len(self.inputs)))
         number = 0
         for chain in self.chains:
@@ -190,7 +188,7 @@ class _Program:
                 number += 1
                 if isinstance(node, Shuffled) or (node is not chain[-1] and self._is_hidden(node, number)):
                     continue
-                kind = (self._stored(node), node.scale)
+                kind = (node.channels, node.scale)
                 overwritten = self._overwritten(chain, number) if node is chain[-1] else []
                 usable = [place for place in overwritten + free if kinds[place] == kind and place not in kept]
                 place = min(usable, default=len(kinds))  # the input's first: then the others' memory is held on
@@ -212,12 +210,9 @@ class _Program:
             if read is not source and read in self.places and self.last_reader[read] < after
         ]
 
-    def _stored(self, node: Computed) -> int:
-        return node.channels if node is self.output else self.engine.padded(node.channels)
-
     def _image(self, node: Computed, memory: dict[int, Tensor], height: int, width: int) -> Tensor:
         """Return the memory of a node's place."""
-        place, shape = self.places[node], (height, width, self._stored(node))
+        place, shape = self.places[node], (height, width, node.channels)
         if place not in memory:
             held = self.held.get(place)
             memory[place] = held if held is not None and held.shape == shape else torch.empty(shape)
@@ -247,9 +242,10 @@ class _Program:
                 enlarge=node.enlarge,
                 seen=sum(self.engine.padded(part.channels) for part in node.parts[:-1]),
                 fresh=self.engine.padded(node.parts[-1].channels),
+                given=node.parts[-1].channels,
                 depth=depth,
                 outputs=len(bias),
-                stored=self._stored(node),
+                stored=node.channels,
                 joined=node is not chain[0],
             )
 
@@ -260,12 +256,13 @@ class _Program:
         steps.clear()
 
 
-def _shuffled(x: Tensor, factor: int) -> Tensor:
-    """Pixel shuffle, laid out as winograd.cpp wants it, so that it is copied once."""
-    _, channels, height, width = x.shape
-    cells = x.view(channels // factor**2, factor, factor, height, width).permute(3, 1, 4, 2, 0)
-    return cells.reshape(1, height * factor, width * factor, -1).permute(0, 3, 1, 2)
+def _to_memory(x: Tensor) -> Tensor:
+    """(1, channels, height, width) → (height, width, channels), as winograd.cpp wants it."""
+    return x[0].permute(1, 2, 0).contiguous()
 
 
-def _from_memory(image: Tensor, channels: int) -> Tensor:
-    return image[..., :channels].permute(2, 0, 1)[None]
+def _shuffled(image: Tensor, factor: int) -> Tensor:
+    """Pixel shuffle of (height, width, channels)."""
+    height, width, _ = image.shape
+    cells = image.unflatten(2, (-1, factor, factor)).permute(0, 3, 1, 4, 2)
+    return cells.reshape(height * factor, width * factor, -1).contiguous()  # of one pixel it is a view
