@@ -42,9 +42,9 @@ constexpr int TILE = 6;
 constexpr int POINTS = TILE + 2;
 constexpr int POSITIONS = POINTS * POINTS;
 constexpr int GROUP = 2 * LANES;
-constexpr int MOST_TILES = 64;    // that a thread computes at once: their products stay in its second-level cache
+constexpr int MOST_TILES = 14;    // that a thread computes at once: all that they are stays in its second-level cache
 constexpr int AWAKE = 500000;     // turns that a thread waits for the others before it sleeps: about a millisecond
-constexpr int MOST_COLUMNS = 22;  // of tiles in a band: the rings of a dense block stay in the third-level cache
+constexpr int MOST_COLUMNS = 28;  // of tiles in a band: the rings of a dense block stay in the third-level cache
 
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef float Aligned __attribute__((vector_size(LANES * 4)));
@@ -236,12 +236,13 @@ void transform_inputs(const Stage& stage, int64_t first, int64_t last, float* to
         const Window window(stage, number);
         for (int channel = 0; channel < step.fresh; channel += LANES) {
             const int lanes = std::min(LANES, step.given - channel);
+            float* const place = to + step.seen + channel;
+            for (int position = 0; position < POSITIONS; ++position) __builtin_prefetch(place + position * stride, 1);
             Aligned half[POINTS][POINTS];
             for (int x = 0; x < POINTS; ++x)
                 transform_input(
                     [&](int y) { return window.pixels[y][x] ? load_some(window.pixels[y][x] + channel, lanes) : Vector{}; },
                     [&](int y, Vector values) { half[y][x] = values; });
-            float* place = to + step.seen + channel;
             for (int y = 0; y < POINTS; ++y)
                 transform_input([&](int x) { return half[y][x]; },
                                 [&](int x, Vector values) { store(place + (y * POINTS + x) * stride, values); });
@@ -420,7 +421,7 @@ class Chain {
     template <class Compute> void wave(Compute compute) {
         for (Stage& stage : stages) stage.done = 0;
         std::vector<int64_t> ends(count_);
-        const int64_t rows = std::max<int64_t>(1, (wave_ + stages.back().across / 2) / stages.back().across);
+        const int64_t rows = std::max<int64_t>(1, wave_ / stages.back().across);
         while (stages.back().done < stages.back().tiles()) {
             ends.back() = std::min(stages.back().done + rows * stages.back().across, stages.back().tiles());
             for (int k = count_ - 1; k > 0; --k)
