@@ -55,7 +55,9 @@ def to_levels(image: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """Convert float32 in [0, 1] to uint8 or uint16 levels, clamped and rounded; as it is for a floating dtype."""
     if np.dtype(dtype).kind == "f":
         return image
-    return round_to_levels(torch.from_numpy(image), np.iinfo(dtype).max).numpy().astype(dtype)
+    levels = np.clip(image, 0, 1)
+    levels *= np.iinfo(dtype).max
+    return np.rint(levels, out=levels).astype(dtype)
 
 
 def from_samples(samples: np.ndarray, most: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,7 +84,7 @@ def compute(
         skip = generator.image_skip(low_res)
         image = image if skip is None else image + skip
         own = image[0, :, (start - above) * enlarged : (end - above) * enlarged]
-        leaving.append(_Leaving(start * enlarged, own, image.isfinite().all()))
+        leaving.append(_Leaving(start * enlarged, own, _is_finite(image)))
         while len(leaving) > (_AHEAD.get(engine.device.type, 0) if end < height else 0):
             yield leaving.popleft().arrived()
         progress((1 - in_trunk) * (end - start) / height)
@@ -98,7 +99,7 @@ class _Leaving:
     Args:
         first: its first row.
         image: (channels, rows, width).
-        finite: whether all values of the tile's strip are.
+        finite: whether all values of the tile's strip are: one value.
     """
 
     def __init__(self, first: int, image: Tensor, finite: Tensor) -> None:
@@ -120,6 +121,15 @@ class _Leaving:
         if not self._finite:
             raise NotFiniteError
         return self._first, self._image.cpu()
+
+
+def _is_finite(image: Tensor) -> Tensor:
+    """Tell whether all values are finite: NaN and infinity stay in a sum."""
+    if image.device.type != "cpu":
+        return image.isfinite().all()
+    # Not by PyTorch: its threads would wait awake for more, and take a processor from the engine's.
+    with np.errstate(invalid="ignore"):  # ∞ - ∞
+        return torch.tensor(np.isfinite(image.numpy().sum(dtype=np.float64)))
 
 
 def _pinned(values: Tensor, stream: torch.cuda.Stream) -> Tensor:

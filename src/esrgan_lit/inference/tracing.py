@@ -243,6 +243,12 @@ def _pixel_shuffle(x: Features, upscale_factor: int) -> Features:
     return x.trace.add(Shuffled(trace=x.trace, channels=channels, scale=scale, x=x, factor=upscale_factor))
 
 
+def _pixel_unshuffle(x: Features, downscale_factor: int) -> Features:
+    if downscale_factor != 1:
+        raise UntraceableError("pixels are not folded into channels")
+    return x
+
+
 def _multiply(x: Any, factor: Any) -> Features:
     if isinstance(factor, Features):
         x, factor = factor, x
@@ -285,6 +291,7 @@ _OPERATIONS: dict[Any, Callable[..., Features]] = {
     torch.cat: _cat,
     F.interpolate: _interpolate,
     torch.pixel_shuffle: _pixel_shuffle,
+    torch.pixel_unshuffle: _pixel_unshuffle,
     torch.add: _add,
     torch.mul: _multiply,
 }

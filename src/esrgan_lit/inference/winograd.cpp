@@ -42,6 +42,7 @@ constexpr int TILE = 6;
 constexpr int POINTS = TILE + 2;
 constexpr int POSITIONS = POINTS * POINTS;
 constexpr int GROUP = 2 * LANES;
+constexpr int LINE = 16;          // values that a cache line holds
 constexpr int MOST_TILES = 14;    // that a thread computes at once: all that they are stays in its second-level cache
 constexpr int AWAKE = 500000;     // turns that a thread waits for the others before it sleeps: about a millisecond
 constexpr int MOST_COLUMNS = 28;  // of tiles in a band: the rings of a dense block stay in the third-level cache
@@ -331,6 +332,9 @@ void compute_chunk(const Stage& stage, const Ring& ring, int64_t first, int64_t 
             float* to = products + position * product_stride + channel;
             for (int span = 0; span < 2; ++span) {
                 const float* tiles = spans[span] + position * stride;
+                if (channel == 0 && position + 1 < POSITIONS)  // what earlier steps transformed is far away by now
+                    for (int tile = 0; tile < counts[span]; ++tile)
+                        for (int k = 0; k < step.seen; k += LINE) __builtin_prefetch(tiles + stride + size_t(tile) * kept.depth + k);
                 const int parts = (counts[span] + ROWS - 1) / ROWS;
                 for (int part = 0, left = counts[span]; part < parts; ++part) {
                     const int some = (left + parts - part - 1) / (parts - part);
