@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from PIL import Image
 
 from conftest import make_photograph
 from esrgan_lit import RRDBNet, save_generator
+from esrgan_lit.cli.app import _remove_leftovers
 from esrgan_lit.cli.app import main as app
 from esrgan_lit.cli.upscale import main as upscale
 
@@ -117,6 +119,25 @@ def test_a_photograph_is_dropped_enlarged_compared_and_downloaded(
     pixels = [np.array(Image.open(tmp_path / name)) for name in ("from_page.png", "by_command.png")]
     assert np.array_equal(*pixels)
 
+    page.click("#second input")
+    page.click("[role=option] >> text=sharp.safetensors")
+    box = page.locator("#alpha input[type=range]").bounding_box(timeout=WAIT)
+    page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + box["height"] / 2)
+    alpha = page.input_value("#alpha input[type=number]")
+    assert 0.2 < float(alpha) < 0.4
+    says(page, f"α = {alpha} is not computed yet")
+    page.click("#go")
+    says(page, f"360×240, α = {alpha} between soft.safetensors and sharp.safetensors")
+    with page.expect_download(timeout=WAIT) as downloading:
+        page.click("#load")
+    downloading.value.save_as(tmp_path / "blend_from_page.png")
+    ends = [str(running.folder / f"{name}.safetensors") for name in ("soft", "sharp")]
+    command[-1] = str(tmp_path / "blend_by_command.png")
+    upscale([*command, "--checkpoint", *ends, "--alpha", alpha, "--device", "cpu"])
+    blended = [np.array(Image.open(tmp_path / f"blend_{name}.png")) for name in ("from_page", "by_command")]
+    assert np.array_equal(*blended)
+    assert not np.array_equal(blended[0], pixels[0])
+
     page.wait_for_selector("#slider img", timeout=WAIT)
     box = page.locator("#slider .slider-wrap").bounding_box()
     middle = page.locator("#slider .outer").first.bounding_box()
@@ -157,6 +178,27 @@ def test_its_folder_is_removed_at_the_end_and_nothing_else_was_written(running: 
     assert running.process.wait(30) == 0
     assert not running.own.exists()
     assert not list((running.folder / "here").iterdir())
+
+
+def test_the_folder_of_a_page_that_was_killed_is_removed_and_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    hold = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
+    holders = []
+    for name in ("killed", "served"):
+        (tmp_path / f"esrgan-app-{name}").mkdir()
+        command = [sys.executable, "-c", hold, str(tmp_path / f"esrgan-app-{name}" / "lock")]
+        holders.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert holders[-1].stdout
+        holders[-1].stdout.readline()
+    (tmp_path / "esrgan-app-of-somebody").mkdir()
+    holders[0].kill()
+    holders[0].communicate()
+    _remove_leftovers()
+    holders[1].kill()
+    holders[1].communicate()
+    assert {path.name for path in tmp_path.iterdir()} == {"esrgan-app-served", "esrgan-app-of-somebody"}
 
 
 def test_alphas_are_kept_and_pictures_are_blended_without_computing(tmp_path: Path) -> None:

@@ -125,3 +125,11 @@ def test_a_killed_process_costs_the_image_that_it_was_at(
     made = contents(tmp_path / "out").keys()
     assert "13.png" not in made
     assert len(made) >= 3  # what it had read ahead is named as well
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "cuda:x"])
+def test_a_device_that_there_is_not_is_said_in_one_line(call: Callable[..., None], device: str) -> None:
+    with pytest.raises(
+        SystemExit, match=rf"--device {device} cannot be used here \(.*\); use cpu, cuda, cuda:1 or mps$"
+    ):
+        call("out", "--device", device)

@@ -1,9 +1,14 @@
 """Shards of ``esrgan-upscale``: each does its own images, all of them do what one process does."""
 
+import argparse
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 from filelock import FileLock
@@ -11,10 +16,12 @@ from PIL import Image
 
 from conftest import make_photograph
 from esrgan_lit import RRDBNet, save_generator
+from esrgan_lit.cli import upscale
 from esrgan_lit.cli.upscale import main
 from esrgan_lit.cli.upscale_options import parse
 from esrgan_lit.cli.upscale_record import Shard
 from esrgan_lit.inference.upscaler import Upscaler
+from esrgan_lit.networks.generator import Generator
 
 SLURM = {"SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "10", "SLURM_ARRAY_TASK_STEP": "5"}
 
@@ -98,6 +105,65 @@ def test_two_runs_of_one_shard_and_a_merge_beside_one_are_refused(call: Callable
         call("out")
         with pytest.raises(SystemExit, match=r"1-of-2\.jsonl is still written to: wait until its shard has ended"):
             call("out", "--merge")
+
+
+def test_what_another_process_made_before_it_let_the_lock_go_is_not_made_again(
+    call: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = upscale.make_generator
+
+    def late(options: argparse.Namespace) -> Generator:  # the plan is made, the lock is not held yet
+        monkeypatch.setattr(upscale, "make_generator", make)
+        call("out")
+        return make(options)
+
+    monkeypatch.setattr(upscale, "make_generator", late)
+    call("out")
+    lines = (tmp_path / "out" / ".esrgan-upscale.jsonl").read_text().splitlines()
+    assert len(lines) == len(contents(tmp_path / "out")) == 11
+
+
+# A shard's process, a fifth of a second slower for each image.
+SLOWED = """
+import time
+from esrgan_lit.inference.upscaler import Upscaler
+from esrgan_lit.cli.upscale import main
+
+enlarge = Upscaler.__call__
+
+def slowed(*given, **named):
+    time.sleep(0.2)
+    return enlarge(*given, **named)
+
+Upscaler.__call__ = slowed
+main()
+"""
+
+
+@pytest.mark.slow
+def test_three_shards_killed_at_random_and_given_again_make_what_one_process_makes(
+    call: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("whole")
+    random, out, kills = Random(0), tmp_path / "shards", 0
+    given = [str(tmp_path / "photos"), "-o", str(out), "--checkpoint", str(tmp_path / "net.safetensors")]
+    command = [sys.executable, "-c", SLOWED, *given, "--engine", "torch", "--device", "cpu", "--max-memory", "8G"]
+    for rounds in range(3):
+        before = len(contents(out))
+        running = [subprocess.Popen([*command, "--shard", f"{n}/3"], stderr=subprocess.DEVNULL) for n in (1, 2, 3)]
+        while rounds < 2 and len(contents(out)) == before and any(each.poll() is None for each in running):
+            time.sleep(0.02)
+        for each in random.sample(running, 3) if rounds < 2 else []:
+            time.sleep(random.uniform(0, 0.15))
+            kills += each.poll() is None
+            each.kill()
+        codes = [each.wait() for each in running]
+    assert kills >= 2
+    assert codes == [0, 0, 0]
+    call("shards", "--merge")
+    assert "all 11 outputs are there" in capsys.readouterr().out
+    assert contents(out) == contents(tmp_path / "whole")
+    assert not list(out.rglob("*.partial*"))
 
 
 def test_more_shards_than_images(call: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Every export is run by the program that it is for, and compared with PyTorch."""
 
 import json
+import re
 import resource
 import shutil
 import sys
@@ -106,6 +107,12 @@ ONNX = {
 }
 
 
+def shapes_for_trtexec(name: str) -> list[list[int]]:
+    """Return the shapes that the documentation's line for TensorRT gives an input."""
+    text = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    return [list(map(int, shape.split("x"))) for shape in re.findall(rf"(?:min|opt|max)Shapes={name}:(\S+)", text)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ONNX)
 def test_onnx_has_named_ends_and_what_was_asked_for(case: str, tmp_path: Path) -> None:
@@ -118,6 +125,9 @@ def test_onnx_has_named_ends_and_what_was_asked_for(case: str, tmp_path: Path) -
     assert [end.name for end in ends] == ["low_res", "high_res"]
     sizes = [[size.dim_param or size.dim_value for size in end.type.tensor_type.shape.dim] for end in ends]
     assert sizes == shapes
+    documented = shapes_for_trtexec(ends[0].name)
+    assert len(documented) == 3
+    assert {(len(shape), shape[1]) for shape in documented} == {(len(sizes[0]), sizes[0][1])}
     assert {onnx.helper.tensor_dtype_to_np_dtype(end.type.tensor_type.elem_type) for end in ends} == {np.dtype(kind)}
     kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
     assert {onnx.helper.tensor_dtype_to_np_dtype(each) for each in kinds} == {np.dtype(inside)}

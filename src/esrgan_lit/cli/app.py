@@ -3,16 +3,21 @@
 import argparse
 import importlib.util
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from esrgan_lit.cli.upscale_options import bytes_of
 
+_PREFIX, _LOCK = "esrgan-app-", "lock"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Before Gradio is imported: no figures about its use, and no file outside the page's own folder.
 _QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_TELEMETRY": "1"}
@@ -29,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _check_port(options.host, options.port)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with tempfile.TemporaryDirectory(prefix="esrgan-app-", ignore_cleanup_errors=True) as folder:
+    _remove_leftovers()
+    with (
+        tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as folder,
+        FileLock(Path(folder) / _LOCK),  # which the system lets go when the process ends, however it ends
+    ):
         os.environ |= {**_QUIET, "GRADIO_TEMP_DIR": str(Path(folder) / "uploads")}
         from esrgan_lit.cli.app_page import serve
 
@@ -47,6 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print("\nesrgan-app: stopped", file=sys.stderr)
         finally:
             close()
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of pages that were killed: nobody holds their locks, and others' cannot be opened."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError, Timeout):  # Timeout: its page is served
+            if (folder / _LOCK).is_file() and not folder.is_symlink():
+                with FileLock(folder / _LOCK, timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_port(host: str, port: int) -> None:

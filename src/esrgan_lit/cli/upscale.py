@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from esrgan_lit.cli.upscale_devices import devices_of, enlarge_side_by_side
+from esrgan_lit.cli.upscale_devices import check_device, devices_of, enlarge_side_by_side
 from esrgan_lit.cli.upscale_jobs import Plan
 from esrgan_lit.cli.upscale_options import FinalSize, parse
 from esrgan_lit.cli.upscale_plan import name_beside, name_check, plan_jobs
@@ -68,6 +68,8 @@ def _upscale(options: argparse.Namespace) -> None:
     generator, clip = None, is_clip(options.inputs)
     if options.devices is not None:
         options.devices = devices_of(options.devices)
+    if options.device not in (None, "cpu"):
+        check_device(options.device)
     if options.output is None:
         if (scale := _known_scale(options)) is None:
             generator = make_generator(options)
@@ -105,7 +107,11 @@ def _upscale(options: argparse.Namespace) -> None:
         print(f"esrgan-upscale: {printable(line)}", file=sys.stderr)
     if len(plan):
         with record:
-            failures += _run(plan, generator or make_generator(options), record, options)
+            for job in plan:
+                if record.holds(job.output, job.source, job.frame):  # another process made it before it let the lock go
+                    plan.leave_out(job)
+            if len(plan):
+                failures += _run(plan, generator or make_generator(options), record, options)
     if failures:
         raise ValueError(f"{len(failures)} of {count} images failed:\n  " + "\n  ".join(map(printable, failures)))
 

@@ -53,6 +53,17 @@ def devices_of(text: str) -> list[str]:
     return [f"cuda:{number}" for number in dict.fromkeys(numbers)]
 
 
+def check_device(text: str) -> None:
+    """Raise ValueError for a device that PyTorch does not know, or cannot use here."""
+    import torch
+
+    try:
+        torch.empty(1, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = " ".join(str(error).split())[:120]
+        raise ValueError(f"--device {text} cannot be used here ({why} …); use cpu, cuda, cuda:1 or mps") from error
+
+
 def enlarge_side_by_side(
     jobs: Iterator[Job], count: int, devices: Sequence[str], record: Record, options: argparse.Namespace
 ) -> Iterator[Outcome]:
