@@ -185,17 +185,21 @@ def test_panels_of_images_of_one_name_and_a_lost_validation_image(
             if batch_idx == 2:
                 lost.unlink()
 
-    validation = f"data.validation=[{photograph_folder}/a.png,{lost}]"
+    validation = f"data.validation=[{photograph_folder}/a.png,{lost},{long}]"
     config = configure("psnr_rrdb23", "trainer.max_steps=4", validation, "trainer.num_sanity_val_steps=0")
     trainer, stage, data = prepare(config)
     trainer.callbacks.insert(0, Deletes())
     fit(config, trainer, stage, data)
     panels = {path.name for path in (tmp_path / "run" / "panels").glob("step_*")}
-    assert panels == {f"step_000000{name}.png" for name in ("2_photographs_a", "2_more_a", "4_photographs_a")}
+    of_long = {name for name in panels if "_lll" in name}  # shortened, and each its own
+    assert {name[: len("step_0000002")] for name in of_long} == {"step_0000002", "step_0000004"}
+    expected_panels = {f"step_000000{name}.png" for name in ("2_photographs_a", "2_more_a", "4_photographs_a")}
+    assert panels - of_long == expected_panels
     assert caplog.text.count("validation image more_a is left out") == 1
     rows = list(csv.DictReader((tmp_path / "run" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()))
     measured = [float(row["val/psnr_y"]) for row in rows if row["val/psnr_y"]]
-    alone = configure("psnr_rrdb23", "trainer.max_steps=4", f"output_dir={tmp_path}/alone")
+    others = f"data.validation=[{photograph_folder}/a.png,{long}]"
+    alone = configure("psnr_rrdb23", "trainer.max_steps=4", others, f"output_dir={tmp_path}/alone")
     train(alone)
     rows = list(csv.DictReader((tmp_path / "alone" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()))
     expected = [float(row["val/psnr_y"]) for row in rows if row["val/psnr_y"]]

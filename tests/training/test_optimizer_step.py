@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from esrgan_lit import Discriminator, PsnrStage
 from esrgan_lit.degradations.pairs import Pair
 from esrgan_lit.losses.adversarial import StandardLoss
-from esrgan_lit.training import base_stage
+from esrgan_lit.training import base_stage, signals
 from esrgan_lit.training.nan_report import NonFiniteLossError
 from esrgan_lit.training.optimizer_step import OptimizerStep, StepOptions
 from esrgan_lit.training.signals import StopOnSignal
@@ -110,9 +110,11 @@ def test_what_was_learned_before_nan_is_kept(tmp_path: Path, monkeypatch: pytest
     assert saved["global_step"] == 3
     assert all(torch.equal(saved["state_dict"][key], value) for key, value in stage.state_dict().items())
     assert not all(torch.equal(*both) for both in zip(stage.generator.parameters(), small_gan().generator.parameters()))  # noqa: B905
+    # Its count of iterations in a row goes on; nothing can be written any more, which hides nothing.
     resumed = L.Trainer(
-        callbacks=[Spoil(math.nan, {1, 2, 3, 4})], **options
-    )  # its count of iterations in a row goes on
+        callbacks=[Spoil(math.nan, {1, 2, 3, 4}), StopOnSignal(tmp_path / "full" / "last.ckpt")], **options
+    )
+    monkeypatch.setattr(signals, "save_last", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
     monkeypatch.setattr(base_stage, "write_nan_report", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
     with pytest.raises(NonFiniteLossError, match=r"which images: not written \(.*No space\)"):
         resumed.fit(stage, data, ckpt_path=path, weights_only=True)

@@ -94,6 +94,10 @@ def test_a_pair_of_gan_losses_of_ones_own(configure: Callable[..., DictConfig], 
         (["stage.loss_weights.pixel=null"], "loss_weights.pixel=null does not fit; give a number"),
         (["stage.loss_weights.pixel=much"], "loss_weights.pixel=much does not fit; give a number"),
         (["+stage.losses.gradient_norm={_target_: torch.nn.L1Loss}"], "something else of this name"),
+        (
+            ["+stage.losses.train={_target_: torch.nn.L1Loss}"],
+            "losses.train: the stage has something else of this name",
+        ),
         (["+stage.losses.mine={_target_: own_parts.error}"], r"losses.mine is .*must make a torch.nn.Module"),
     ],
 )

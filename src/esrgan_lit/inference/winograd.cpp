@@ -1,9 +1,9 @@
 // 3×3 convolutions by Winograd's minimal filtering, F(6×6, 3×3) (Winograd 1980; Lavin and Gray 2016, arXiv:1509.09308).
 //
-// Images are float32, (height, width, channels); filters have channels padded by zeros to a multiple of group_size(). An
-// image is cut into tiles of TILE × TILE outputs, each of which sees POINTS × POINTS inputs. Transformed, a convolution is one
-// small matrix product for each of the POINTS² positions. A dense block's five convolutions share one buffer of
-// transformed features: every channel is transformed once, for all the convolutions that read it.
+// Images are float32, (height, width, channels); filters have channels padded by zeros to a multiple of group_size().
+// An image is cut into tiles of TILE × TILE outputs, each of which sees POINTS × POINTS inputs. Transformed, a
+// convolution is one small matrix product for each of the POINTS² positions. A dense block's five convolutions share
+// one buffer of transformed features: every channel is transformed once, for all the convolutions that read it.
 //
 // Convolutions in a row are computed as a wave. A tile needs the tiles around it of the convolution before, and no
 // others: so each convolution is some rows of tiles ahead of the next one, and what lies between them is kept in rings
@@ -43,16 +43,16 @@ constexpr int POINTS = TILE + 2;
 constexpr int POSITIONS = POINTS * POINTS;
 constexpr int GROUP = 2 * LANES;
 constexpr int LINE = 16;          // values that a cache line holds
-constexpr int MOST_TILES = 14;    // that a thread computes at once: all that they are stays in its second-level cache
-constexpr int AWAKE = 500000;     // turns that a thread waits for the others before it sleeps: about a millisecond
+constexpr int MOST_TILES = 14;    // that a thread computes at once; few, so that a wave moves by a row and rings are short
 constexpr int MOST_COLUMNS = 28;  // of tiles in a band: the rings of a dense block stay in the third-level cache
+constexpr int AWAKE = 500000;     // turns that a thread waits for the others before it sleeps: about a millisecond
 
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef float Aligned __attribute__((vector_size(LANES * 4)));
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector values) { *reinterpret_cast<Vector*>(to) = values; }
-// The first lanes, and zeros; as many as there are, at most none.
+// The first lanes, and zeros for the others. Behind the last channel there are none: lanes may be negative.
 inline Vector load_some(const float* from, int lanes) {
     if (lanes == LANES) return load(from);
     Vector values = {};
@@ -125,9 +125,9 @@ struct Step {
     int32_t fresh;    // channels of the input, padded
     int32_t given;    // of them, those that the input has
     int32_t depth;    // channels that are kept transformed from the first step to the last; 0: none
-    int32_t outputs;
-    int32_t stored;  // of the outputs, the first so many are kept
-    int32_t joined;  // computed in one wave with the step before, whose output it reads
+    int32_t outputs;  // padded
+    int32_t stored;   // of the outputs, the first so many are kept
+    int32_t joined;   // computed in one wave with the step before, whose output it reads
 
     // Positions lie a little more than their values apart, here and below: at powers of two they would compete for the same cache lines.
     size_t weights_stride() const { return size_t(outputs) * (seen + fresh) + GROUP; }
@@ -300,11 +300,11 @@ void transform_outputs(const Stage& stage, int64_t first, int64_t last, const fl
                     [&](int x) { return half[y][x]; },
                     [&](int x, Vector values) {
                         if (left + x < stage.output_from || left + x >= stage.output_to) return;
-                        const size_t place = (start + x) * step.stored + channel;
+                        const size_t pixel = (start + x) * step.stored + channel;
                         values += bias;
                         values = values > 0.0f ? values : values * step.slope;
-                        if (step.skip1) values = load_some(step.skip1 + place, lanes) + step.factor1 * values;
-                        if (step.skip2) values = load_some(step.skip2 + place, lanes) + step.factor2 * values;
+                        if (step.skip1) values = load_some(step.skip1 + pixel, lanes) + step.factor1 * values;
+                        if (step.skip2) values = load_some(step.skip2 + pixel, lanes) + step.factor2 * values;
                         store_some(row + size_t(x) * step.stored, values, lanes);
                     });
             }

@@ -33,7 +33,7 @@ class _Step(ctypes.Structure):
 
 
 class WinogradEngine:
-    """winograd.cpp, which computes a network in float32 on the CPU; heads of other kinds are PyTorch's.
+    """winograd.cpp, which computes a network in float32 on the CPU; a head that it does not compute is PyTorch's.
 
     Args:
         generator: on the CPU, in float32 and evaluation mode. Its filters are copied in winograd.cpp's order.
@@ -58,8 +58,7 @@ class WinogradEngine:
             self._head = take_down(generator.head, generator.channels)
         except UntraceableError:
             self._head = None
-        traces = [self._head, *self._blocks, self._tail] if self._head else [*self._blocks, self._tail]
-        nodes = [node for trace in traces for node in trace.computed]
+        nodes = [node for trace in (self._head, *self._blocks, self._tail) if trace for node in trace.computed]
         self.weights = {node: self._laid_out(node) for node in nodes if isinstance(node, Convolution)}
         self.needs = self._needs(width)
 

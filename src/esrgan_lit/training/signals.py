@@ -127,8 +127,11 @@ class StopOnSignal(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Save what was learned where NaN ended it; give the signals back, before Lightning gives back its own."""
         if isinstance(exception, NonFiniteLossError):
-            log.warning("the last good weights are kept in %s, from which resume=auto goes on", self.path)
-            trainer.save_checkpoint(self.path, weights_only=False)
+            try:
+                save_last(trainer, self.path)
+                log.warning("the last good weights are kept in %s, from which resume=auto goes on", self.path)
+            except OSError as error:  # what ended the training is told, and not this
+                log.error("the last good weights are lost: %s", error)
         self._give_back()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
