@@ -87,10 +87,10 @@ def _floats(step: _Step) -> dict[str, int]:
     """Count the values behind each pointer of a step, as winograd.cpp says."""
     pixels = step.height * step.width
     return {
-        "input": pixels // step.enlarge**2 * step.fresh,
+        "input": pixels // step.enlarge**2 * step.given,
         "filters": 9 * step.outputs * (step.seen + step.fresh),
         "bias": step.outputs,
-        "skip1": pixels * step.outputs,
-        "skip2": pixels * step.outputs,
+        "skip1": pixels * step.stored,
+        "skip2": pixels * step.stored,
         "output": pixels * step.stored,
     }

@@ -211,6 +211,16 @@ def test_neon_gives_the_same_image(
     check_library(neon, monkeypatch, height, width)
 
 
+@needs_compiler
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is of Linux")
+def test_where_the_system_gives_fewer_threads_they_do_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 threads' stacks of 8 MiB do not fit."""
+    limited = ["prlimit", f"--as={256 * 2**20}", "--stack=8388608"]
+    program = LibraryAsProgram([shutil.which("c++") or "g++", "-O1", "-pthread"], limited, tmp_path)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    check_library(program, monkeypatch)
+
+
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("kind", ["address,undefined", "thread"])

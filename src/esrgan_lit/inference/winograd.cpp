@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -517,10 +518,9 @@ class Chain {
 // the others need this one's processor, so it is offered now and then.
 class Team {
   public:
-    const int threads;
+    int threads = 1;
     std::atomic<bool> failed{false};  // memory was out
 
-    explicit Team(int threads) : threads(threads) {}
     int ticket() { return tickets_.fetch_add(1); }
     void meet() {
         const int round = round_.load();
@@ -590,18 +590,30 @@ int32_t group_size() { return GROUP; }
 
 // Compute steps one after the other. Returns 0, or 1 when memory is out.
 int32_t run(const Step* steps, int32_t count, int32_t threads) {
-    Team team(threads);
+    Team team;
     Workspace workspace;
+    std::mutex counting;  // held until it is known how many threads there are
     auto work = [&](int thread) {
         Memory scratch;
         for (const Step *first = steps, *last; first < steps + count && !team.failed; first = last + 1) {
             for (last = first; last + 1 < steps + count && last[1].joined; ++last) {}
-            Chain chain(first, last, threads);
+            Chain chain(first, last, team.threads);
             compute_chain(chain, team, thread, workspace, scratch);
         }
     };
     std::vector<std::thread> others;
-    for (int thread = 1; thread < threads; ++thread) others.emplace_back(work, thread);
+    counting.lock();
+    try {
+        others.reserve(threads);
+        while (team.threads < threads) {
+            others.emplace_back([&, thread = team.threads] {
+                { std::lock_guard<std::mutex> counted(counting); }
+                work(thread);
+            });
+            ++team.threads;
+        }
+    } catch (const std::exception&) {}  // the system gives no more of them, or of memory: those that there are do it
+    counting.unlock();
     work(0);
     for (auto& other : others) other.join();
     return team.failed;
