@@ -1,6 +1,7 @@
 """What the tests share: small photographs made on the spot, and real data where it stands beside the checkout."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from PIL import Image
 
 pytest_plugins = ["misbehaving_server"]
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Give each test the same random numbers, whichever tests its process ran before."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
