@@ -76,7 +76,7 @@ class LibraryAsProgram:
         for address, place in places.items():
             memory[place : place + 4 * held[address]] = ctypes.string_at(address, 4 * held[address])
         self._file.write_bytes(memory)
-        failed = subprocess.run([*self._command, self._file, str(count), str(threads)]).returncode
+        failed = subprocess.run([*self._command, self._file, str(count), str(threads)], timeout=60).returncode
         memory = self._file.read_bytes()
         for address, place in places.items():
             ctypes.memmove(address, memory[place : place + 4 * held[address]], 4 * held[address])

@@ -215,11 +215,15 @@ def test_neon_gives_the_same_image(
 @needs_compiler
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is of Linux")
 def test_where_the_system_gives_fewer_threads_they_do_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 threads' stacks of 8 MiB do not fit."""
-    limited = ["prlimit", f"--as={256 * 2**20}", "--stack=8388608"]
-    program = LibraryAsProgram([shutil.which("c++") or "g++", "-O1", "-pthread"], limited, tmp_path)
+    """Stacks of 100 MiB fit twice. Those of 8 MiB leave no memory to compute with, which all threads have to notice."""
+    limit, compiler = f"--as={256 * 2**20}", [shutil.which("c++") or "g++", "-O1", "-pthread"]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    check_library(program, monkeypatch)
+    large = ["prlimit", limit, f"--stack={100 * 2**20}"]
+    check_library(LibraryAsProgram(compiler, large, tmp_path), monkeypatch)
+    small = LibraryAsProgram(compiler, ["prlimit", limit, f"--stack={8 * 2**20}"], tmp_path)
+    for _ in range(5):
+        with pytest.raises(MemoryError):
+            check_library(small, monkeypatch)
 
 
 @pytest.mark.slow

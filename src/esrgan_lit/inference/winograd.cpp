@@ -395,6 +395,7 @@ class Chain {
             left = std::max(0, left - margin), right = std::min(across, right + margin);
         }
         stages.assign(count_, Stage{});
+        ends_.assign(count_, 0);
         for (int k = count_ - 1; k >= 0; --k) {
             const Step& step = first_[k];
             Stage& stage = stages[k];
@@ -425,15 +426,14 @@ class Chain {
     // Call compute(stage, end) such that all that tiles stage.done … end - 1 of a stage read is there.
     template <class Compute> void wave(Compute compute) {
         for (Stage& stage : stages) stage.done = 0;
-        std::vector<int64_t> ends(count_);
         const int64_t rows = std::max<int64_t>(1, wave_ / stages.back().across);
         while (stages.back().done < stages.back().tiles()) {
-            ends.back() = std::min(stages.back().done + rows * stages.back().across, stages.back().tiles());
+            ends_.back() = std::min(stages.back().done + rows * stages.back().across, stages.back().tiles());
             for (int k = count_ - 1; k > 0; --k)
-                ends[k - 1] = std::max(stages[k - 1].done, int64_t(stages[k - 1].across) * tiles_along(stages[k].rows_before(ends[k])));
+                ends_[k - 1] = std::max(stages[k - 1].done, int64_t(stages[k - 1].across) * tiles_along(stages[k].rows_before(ends_[k])));
             for (int k = 0; k < count_; ++k) {
-                if (ends[k] > stages[k].done) compute(k, ends[k]);
-                stages[k].done = ends[k];
+                if (ends_[k] > stages[k].done) compute(k, ends_[k]);
+                stages[k].done = ends_[k];
             }
         }
     }
@@ -494,6 +494,7 @@ class Chain {
     const int count_;
     float* saved_[2];
     int64_t wave_;
+    std::vector<int64_t> ends_;  // of the stages' tiles in this turn of a wave
 
     bool overwrites() const { return first_->input == first_[count_ - 1].output; }
     int saved_columns() const { return TILE * (first_->depth ? tiles_along(count_) : count_) + 1; }
@@ -519,7 +520,8 @@ class Chain {
 class Team {
   public:
     int threads = 1;
-    std::atomic<bool> failed{false};  // memory was out
+    std::atomic<bool> failing{false};  // memory is out
+    bool failed = false;               // the same, when all met last: so all of them go on, or none
 
     int ticket() { return tickets_.fetch_add(1); }
     void meet() {
@@ -527,6 +529,7 @@ class Team {
         if (arrived_.fetch_add(1) + 1 == threads) {
             arrived_.store(0);
             tickets_.store(0);
+            failed = failing;
             {
                 std::lock_guard<std::mutex> lock(mutex_);
                 round_.store(round + 1);
@@ -551,12 +554,12 @@ class Team {
 // What every thread does for one chain.
 void compute_chain(Chain& chain, Team& team, int thread, Workspace& workspace, Memory& scratch) {
     for (int band = 0; band < chain.bands && !team.failed; ++band) {
-        chain.lay_out(band);
-        chain.measure();
         try {
+            chain.lay_out(band);
+            chain.measure();
             if (thread == 0) chain.allocate(workspace);
         } catch (const std::bad_alloc&) {
-            team.failed = true;
+            team.failing = true;
         }
         team.meet();
         if (team.failed) return;
@@ -571,11 +574,11 @@ void compute_chain(Chain& chain, Team& team, int thread, Workspace& workspace, M
             const int64_t tiles = end - stage.done, most = int64_t(team.threads) * MOST_TILES;
             const int64_t chunks = std::min(tiles, std::max<int64_t>(1, (tiles + most / 2) / most) * team.threads);
             try {
-                for (int64_t chunk; (chunk = team.ticket()) < chunks && !team.failed;)
+                for (int64_t chunk; (chunk = team.ticket()) < chunks && !team.failing;)
                     compute_chunk(stage, chain.ring, stage.done + tiles * chunk / chunks,
                                   stage.done + tiles * (chunk + 1) / chunks, scratch);
             } catch (const std::bad_alloc&) {
-                team.failed = true;
+                team.failing = true;
             }
             team.meet();
         });
