@@ -46,6 +46,7 @@ constexpr int GROUP = 2 * LANES;
 constexpr int LINE = 16;          // values that a cache line holds
 constexpr int MOST_TILES = 14;    // that a thread computes at once; few, so that a wave moves by a row and rings are short
 constexpr int MOST_COLUMNS = 28;  // of tiles in a band: the rings of a dense block stay in the third-level cache
+constexpr int AHEAD = 48;         // rows of filters that are fetched before their turn: without it processors wait for them
 constexpr int AWAKE = 500000;     // turns that a thread waits for the others before it sleeps: about a millisecond
 
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
@@ -65,9 +66,19 @@ inline void store_some(float* to, Vector values, int lanes) {
     for (int lane = 0; lane < lanes; ++lane) to[lane] = values[lane];
 }
 
+// Have values in registers: GCC would read them from memory anew for each use.
+template <class... Vectors> inline void keep(Vectors&... values) {
+#if defined(__x86_64__)
+    (..., [&] { asm("" : "+v"(values)); }());
+#elif defined(__aarch64__)
+    (..., [&] { asm("" : "+w"(values)); }());
+#endif
+}
+
 // One dimension of the transformations, for the points 0, ±1, ±2, ±1/2 and ∞.
 template <class Get, class Put> inline void transform_input(Get d, Put put) {
     Vector d0 = d(0), d1 = d(1), d2 = d(2), d3 = d(3), d4 = d(4), d5 = d(5), d6 = d(6), d7 = d(7);
+    keep(d0, d1, d2, d3, d4, d5, d6, d7);
     put(0, d0 - d6 + 5.25f * (d4 - d2));
     put(7, d7 - d1 + 5.25f * (d3 - d5));
     Vector even = d2 + d6 - 4.25f * d4, odd = d1 + d5 - 4.25f * d3;
@@ -208,43 +219,52 @@ int tiles_along(int length) { return (length + TILE - 1) / TILE; }
 
 // ---- one chunk of tiles ----
 
-// Where the pixels are that a tile sees: null outside of the image.
+// Where a tile's inputs are: pixel (y, x) at rows[source[x]][y] + offset[x]. Outside of the image are zeros.
 struct Window {
-    const float* pixels[POINTS][POINTS] = {};
+    enum { INPUT, SAVED, OUTSIDE, SOURCES };
+    const float* rows[SOURCES][POINTS];
+    int source[POINTS];
+    size_t offset[POINTS] = {};
 
-    Window(const Stage& stage, int64_t number) {
-        const Step& step = *stage.step;
+    Window(const Stage& stage, int64_t number, const float* zeros) {
+        const int enlarge = stage.step->enlarge;
         const int top = int(number / stage.across) * TILE - 1, left = (stage.left + int(number % stage.across)) * TILE - 1;
-        const int left_end = std::min(left + POINTS, step.width), end = std::min(top + POINTS, step.height);
-        for (int y = std::max(top, 0); y < end; ++y) {
-            const int row = y / step.enlarge;
-            const float* const start = stage.input.pixel(row, stage.input.left);
-            const float* const saved = stage.saved_to ? stage.saved.pixel(row, stage.saved.left) : nullptr;
-            for (int x = std::max(left, 0); x < left_end; ++x) {
-                const int column = step.enlarge == 1 ? x : x / step.enlarge;
-                if (column < stage.input_from || column >= stage.input_to) continue;
-                pixels[y - top][x - left] = column < stage.saved_to
-                    ? saved + size_t(column - stage.saved.left) * stage.saved.channels
-                    : start + size_t(column - stage.input.left) * stage.input.channels;
-            }
+        const int first = std::max(left / enlarge, stage.input_from);
+        for (int y = 0; y < POINTS; ++y) {
+            const bool inside = top + y >= 0 && top + y < stage.step->height;
+            const int row = (top + y) / enlarge;
+            rows[INPUT][y] = inside ? stage.input.pixel(row, first) : zeros;
+            rows[SAVED][y] = inside && first < stage.saved_to ? stage.saved.pixel(row, first) : zeros;
+            rows[OUTSIDE][y] = zeros;
+        }
+        for (int x = 0; x < POINTS; ++x) {
+            const int column = (left + x) / enlarge;
+            const bool inside = left + x >= 0 && column >= first && column < stage.input_to;
+            source[x] = !inside ? OUTSIDE : column < stage.saved_to ? SAVED : INPUT;
+            if (inside) offset[x] = size_t(column - first) * stage.input.channels;
         }
     }
 };
 
 // Transform the channels that are new of tiles first … last - 1 into `to`: (position, tile, depth), from `seen` on.
-void transform_inputs(const Stage& stage, int64_t first, int64_t last, float* to, int depth, size_t stride) {
+void transform_inputs(const Stage& stage, int64_t first, int64_t last, const float* zeros, float* to, int depth, size_t stride) {
     const Step& step = *stage.step;
     for (int64_t number = first; number < last; ++number, to += depth) {
-        const Window window(stage, number);
+        const Window window(stage, number, zeros);
         for (int channel = 0; channel < step.fresh; channel += LANES) {
             const int lanes = std::min(LANES, step.given - channel);
             float* const place = to + step.seen + channel;
             for (int position = 0; position < POSITIONS; ++position) __builtin_prefetch(place + position * stride, 1);
             Aligned half[POINTS][POINTS];
-            for (int x = 0; x < POINTS; ++x)
-                transform_input(
-                    [&](int y) { return window.pixels[y][x] ? load_some(window.pixels[y][x] + channel, lanes) : Vector{}; },
-                    [&](int y, Vector values) { half[y][x] = values; });
+            for (int x = 0; x < POINTS; ++x) {
+                const float* const* const rows = window.rows[window.source[x]];
+                const size_t offset = window.offset[x] + channel;
+                const auto put = [&](int y, Vector values) { half[y][x] = values; };
+                if (lanes == LANES)
+                    transform_input([&](int y) { return load(rows[y] + offset); }, put);
+                else
+                    transform_input([&](int y) { return load_some(rows[y] + offset, lanes); }, put);
+            }
             for (int y = 0; y < POINTS; ++y)
                 transform_input([&](int x) { return half[y][x]; },
                                 [&](int x, Vector values) { store(place + (y * POINTS + x) * stride, values); });
@@ -257,6 +277,7 @@ template <int COUNT>
 void multiply(const float* tiles, size_t depth, const float* weights, int inner, float* products, size_t outputs) {
     Vector sums[COUNT][2] = {};
     for (int k = 0; k < inner; ++k, weights += GROUP) {
+        for (int value = 0; value < GROUP; value += LINE) __builtin_prefetch(weights + AHEAD * GROUP + value);
         const Vector first = load(weights), second = load(weights + LANES);
 #pragma GCC unroll 16
         for (int tile = 0; tile < COUNT; ++tile) {
@@ -317,7 +338,10 @@ void compute_chunk(const Stage& stage, const Ring& ring, int64_t first, int64_t 
     const Step& step = *stage.step;
     const int inner = step.seen + step.fresh, count = int(last - first);
     const size_t product_stride = size_t(count) * step.outputs + LANES;
-    float* products = scratch.floats(POSITIONS * (product_stride + (ring.depth ? 0 : size_t(count) * inner + LANES)));
+    const size_t own_stride = ring.depth ? 0 : size_t(count) * inner + LANES, zeros_size = size_t(POINTS) * step.given;
+    float* products = scratch.floats(POSITIONS * (product_stride + own_stride) + zeros_size);
+    float* const zeros = products + POSITIONS * (product_stride + own_stride);
+    std::fill_n(zeros, zeros_size, 0.0f);
     const Ring own{products + POSITIONS * product_stride, count, inner};  // for this chunk alone
     const Ring& kept = ring.depth ? ring : own;
     const size_t stride = kept.stride();
@@ -325,8 +349,8 @@ void compute_chunk(const Stage& stage, const Ring& ring, int64_t first, int64_t 
     const int64_t before_end = std::min<int64_t>(count, kept.tiles - start);  // the others are at the ring's beginning
     float* spans[] = {kept.data + start * kept.depth, kept.data};
     const int counts[] = {int(before_end), int(count - before_end)};
-    transform_inputs(stage, first, first + before_end, spans[0], kept.depth, stride);
-    transform_inputs(stage, first + before_end, last, spans[1], kept.depth, stride);
+    transform_inputs(stage, first, first + before_end, zeros, spans[0], kept.depth, stride);
+    transform_inputs(stage, first + before_end, last, zeros, spans[1], kept.depth, stride);
     const float* weights = stage.weights;
     for (int position = 0; position < POSITIONS; ++position, weights = stage.weights + position * step.weights_stride())
         for (int channel = 0; channel < step.outputs; channel += GROUP, weights += size_t(inner) * GROUP) {
