@@ -357,9 +357,6 @@ void compute_chunk(const Stage& stage, const Ring& ring, int64_t first, int64_t 
             float* to = products + position * product_stride + channel;
             for (int span = 0; span < 2; ++span) {
                 const float* tiles = spans[span] + position * stride;
-                if (channel == 0 && position + 1 < POSITIONS)  // what earlier steps transformed is far away by now
-                    for (int tile = 0; tile < counts[span]; ++tile)
-                        for (int k = 0; k < step.seen; k += LINE) __builtin_prefetch(tiles + stride + size_t(tile) * kept.depth + k);
                 const int parts = (counts[span] + ROWS - 1) / ROWS;
                 for (int part = 0, left = counts[span]; part < parts; ++part) {
                     const int some = (left + parts - part - 1) / (parts - part);
