@@ -99,12 +99,15 @@ def speed_table(options: argparse.Namespace) -> None:
                 difference = largest_difference(upscaler, low_res, reference)
                 run()
                 pairs = [(timed(run), timed(partial(theirs, low_res))) for _ in range(options.repeats)]
-                (its, least), (spandrels, its_least) = (
-                    (statistics.median(way), min(way)) for way in zip(*pairs, strict=True)
+                (ours, our_least), (spandrels, their_least) = (
+                    (statistics.median(times), min(times)) for times in zip(*pairs, strict=True)
                 )
                 cells = [f"esrgan_lit {name}" + " (auto)" * (name == auto)]
-                cells += [f"{its * 1e3:.0f} ({least * 1e3:.0f})", f"{spandrels * 1e3:.0f} ({its_least * 1e3:.0f})"]
-                cells += [f"{spandrels / its:.2f} ({its_least / least:.2f})", f"{difference:.0e}"]
+                cells += [
+                    f"{ours * 1e3:.0f} ({our_least * 1e3:.0f})",
+                    f"{spandrels * 1e3:.0f} ({their_least * 1e3:.0f})",
+                ]
+                cells += [f"{spandrels / ours:.2f} ({their_least / our_least:.2f})", f"{difference:.1e}"]
                 print(f"| {' | '.join(cells)} |", flush=True)
                 run = upscaler = None
                 gc.collect()
